@@ -1,0 +1,178 @@
+"""The manifest: what a model wants and gives, and how it was made. A JSON member of every release.
+
+The host writes it, the Engine reads it, both with this schema.
+"""
+
+from dataclasses import dataclass
+from typing import Dict, Optional, Tuple
+
+from edgekit_runtime import schema
+
+SCHEMA = 1
+TASKS = ("classification", "raw")
+COLORS = {"RGB": 3, "BGR": 3, "GRAY": 1}
+RESIZES = ("stretch", "letterbox", "crop")
+FILTERS = ("nearest", "bilinear", "bicubic", "area")
+DTYPES = ("uint8", "int8", "int16", "int32", "int64", "float16", "float32", "bool")
+
+MANIFEST = "manifest.json"
+MODEL = "model.tflite"
+LABELS = "labels.txt"
+GOLDEN = "golden.npz"
+RUNTIME = "runtime"
+
+
+@dataclass(frozen=True)
+class TensorSpec:
+    """One input or output tensor. `shape` has the batch first; -1 stands for a size that is not fixed.
+
+    `real = (stored - zero_point) * scale` when both are set (TFLite's 8-bit quantisation specification, per tensor).
+    """
+
+    name: str
+    shape: Tuple[int, ...]
+    dtype: str
+    scale: Optional[float] = None
+    zero_point: Optional[int] = None
+
+    def __post_init__(self) -> None:
+        if self.dtype not in DTYPES:
+            raise ValueError(f"dtype '{self.dtype}' is not one of {', '.join(DTYPES)}")
+        if any(size < -1 or size == 0 for size in self.shape):
+            raise ValueError(f"shape {list(self.shape)} is not possible")
+        if (self.scale is None) != (self.zero_point is None):
+            raise ValueError("scale and zero_point belong together")
+        if self.scale is not None and not self.scale > 0:
+            raise ValueError(f"scale {self.scale} is not above 0")
+
+
+@dataclass(frozen=True)
+class Preprocess:
+    """From a picture to the model's real-valued input, declared once for calibration, validation and the board.
+
+    `real = (pixel - mean) / std` for each channel, pixels being 0..255. `mean` and `std` have one value per channel.
+    `crop` keeps the aspect and cuts the centre; `letterbox` keeps it and pads with `pad` (a pixel value).
+    """
+
+    width: int
+    height: int
+    color: str = "RGB"
+    mean: Tuple[float, ...] = (0.0, 0.0, 0.0)
+    std: Tuple[float, ...] = (1.0, 1.0, 1.0)
+    resize: str = "stretch"
+    filter: str = "bilinear"
+    pad: int = 0
+
+    def __post_init__(self) -> None:
+        if not (0 < self.width <= 8192 and 0 < self.height <= 8192):
+            raise ValueError(f"size {self.width}x{self.height} is out of range (1 to 8192)")
+        for key, value, allowed in (
+            ("color", self.color, tuple(COLORS)),
+            ("resize", self.resize, RESIZES),
+            ("filter", self.filter, FILTERS),
+        ):
+            if value not in allowed:
+                raise ValueError(f"{key} '{value}' is not one of {', '.join(allowed)}")
+        channels = COLORS[self.color]
+        if len(self.mean) != channels or len(self.std) != channels:
+            raise ValueError(f"mean and std need {channels} values for {self.color}")
+        if any(value == 0 for value in self.std):
+            raise ValueError("std must not be 0")
+        if not 0 <= self.pad <= 255:
+            raise ValueError(f"pad {self.pad} is not a pixel value (0 to 255)")
+
+    @property
+    def channels(self) -> int:
+        return COLORS[self.color]
+
+
+@dataclass(frozen=True)
+class Distance:
+    """How far one output is from the float reference, over all samples.
+
+    `max_abs` and `mean_abs` in real units; `cosine` in -1..1; `sqnr_db` in dB (None when there is no error at all).
+    """
+
+    output: str
+    max_abs: float
+    mean_abs: float
+    cosine: float
+    sqnr_db: Optional[float]
+
+
+@dataclass(frozen=True)
+class Golden:
+    """Real inputs that travel in the release, and what they must come out as.
+
+    The member `golden.npz` holds `input_0`, `input_1`, ... in the model's own stored dtype and `output_0`, ... as
+    float32 from the float model; the first axis is the sample. `distance` is the host INT8's from these outputs.
+    """
+
+    count: int
+    distance: Tuple[Distance, ...]
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Which real inputs set the ranges: `digest` is the SHA-256 over the ordered SHA-256 of the samples used."""
+
+    samples: int
+    seed: int
+    digest: str
+    skipped: int = 0
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """How the model file was made. Names and versions only: no path, no time, so that the same inputs give the same bytes."""
+
+    source: str
+    source_format: str
+    source_sha256: str
+    versions: Dict[str, str]
+    calibration: Calibration
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """Everything the Engine needs to know about a release, and where the release came from."""
+
+    name: str
+    task: str
+    profile: str
+    model_sha256: str
+    model_size: int
+    inputs: Tuple[TensorSpec, ...]
+    outputs: Tuple[TensorSpec, ...]
+    preprocess: Optional[Preprocess]
+    labels: Optional[str]
+    runtime: str
+    num_threads: int
+    provenance: Provenance
+    golden: Optional[Golden]
+    max_batch_size: int = 1
+    schema: int = SCHEMA
+
+    def __post_init__(self) -> None:
+        if self.schema != SCHEMA:
+            raise ValueError(f"manifest of schema {self.schema}; this runtime reads {SCHEMA}")
+        if self.task not in TASKS:
+            raise ValueError(f"task '{self.task}' is not one of {', '.join(TASKS)}")
+        if self.task == "classification" and len(self.outputs) != 1:
+            raise ValueError(f"a classification model has one output, not {len(self.outputs)}")
+        if not self.inputs or not self.outputs:
+            raise ValueError("a model has at least one input and one output")
+        if self.labels not in (None, LABELS):
+            raise ValueError(f"labels are the member '{LABELS}' or null")
+        if self.num_threads < 1 or self.max_batch_size < 1:
+            raise ValueError("num_threads and max_batch_size are at least 1")
+
+
+def dumps(manifest: Manifest) -> str:
+    """The manifest as stable JSON text."""
+    return schema.dump_json(manifest)
+
+
+def loads(text: "str | bytes", where: str = MANIFEST) -> Manifest:
+    """Read a manifest. Raises schema.SchemaError."""
+    return schema.load_json(Manifest, text, where)
