@@ -124,7 +124,7 @@ class Calibration:
 
 @dataclass(frozen=True)
 class Provenance:
-    """How the model file was made. Names and versions only: no path, no time, so that the same inputs give the same bytes."""
+    """How the model file was made: names and versions, no path and no time, so that same inputs give same bytes."""
 
     source: str
     source_format: str

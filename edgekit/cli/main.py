@@ -1,0 +1,64 @@
+"""The `edgekit` command."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import click
+import typer
+
+import edgekit
+from edgekit.cli import bench, boards, deploy, models, profiles, show
+from edgekit.errors import EdgekitError
+
+app = typer.Typer(
+    name="edgekit",
+    help=(
+        "From a trained TensorFlow model to a measured INT8 release on an ARM Linux board.\n\n"
+        "A BOARD is an SSH destination (user@host, user@host:port, an alias of ~/.ssh/config) or 'embedded', "
+        "a board that edgekit runs on this computer. Start with: edgekit demo"
+    ),
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _version(value: bool) -> None:
+    if value:
+        print(f"edgekit {edgekit.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    pass
+
+
+models.add_to(app)
+profiles.add_to(app)
+boards.add_to(app)
+bench.add_to(app)
+deploy.add_to(app)
+
+
+def main() -> None:
+    """Run the command line; expected failures end in their exit code, our own bugs in a traceback."""
+    try:
+        status = app(standalone_mode=False)
+    except click.ClickException as failure:
+        failure.show()
+        sys.exit(failure.exit_code)
+    except EdgekitError as failure:
+        show.error(failure, as_json="--json" in sys.argv)
+        sys.exit(failure.exit_code)
+    except (click.Abort, KeyboardInterrupt):
+        show.say("stopped")
+        sys.exit(130)
+    sys.exit(status if isinstance(status, int) else 0)

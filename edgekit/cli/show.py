@@ -1,0 +1,114 @@
+"""How results, progress and errors reach a person or a program.
+
+Standard output is data (a table, or JSON with `--json`); standard error is talk.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Annotated, Any
+
+import typer
+from edgekit_runtime import schema
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from edgekit.errors import EdgekitError
+
+Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on standard output.")]
+
+ProgressCallback = Callable[[str, int, int], None]
+
+
+def out() -> Console:
+    # Wide when it is not a terminal, so that a pipe or a file never gets wrapped words.
+    return Console(width=None if sys.stdout.isatty() else 160, highlight=False)
+
+
+def talk() -> Console:
+    return Console(stderr=True, width=None if sys.stderr.isatty() else 160, highlight=False)
+
+
+def data(value: Any) -> None:
+    """One JSON document on standard output."""
+    print(json.dumps(schema.plain(value), indent=2, allow_nan=False))
+
+
+def say(text: str) -> None:
+    """A line of talk; `text` may hold Rich markup."""
+    talk().print(text)
+
+
+def next_step(*commands: str) -> None:
+    """What to type next."""
+    for command in commands:
+        talk().print("[dim]next:[/dim] " + escape(command), soft_wrap=True)
+
+
+def table(title: str | None, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+    grid = Table(title=title, title_justify="left", header_style="bold")
+    for index, column in enumerate(columns):
+        grid.add_column(column, overflow="fold", justify="left" if index == 0 else "default")
+    for row in rows:
+        grid.add_row(*(escape("-" if cell is None else str(cell)) for cell in row))
+    out().print(grid)
+
+
+def error(failure: EdgekitError, *, as_json: bool) -> None:
+    """The sentence, the fields that the sentence does not hold, and the hint."""
+    if as_json:
+        data(failure.to_dict())
+    console = talk()
+    console.print(f"[bold red]error:[/bold red] {escape(failure.message)}", soft_wrap=True)
+    if failure.hint:
+        console.print(f"[dim]hint:[/dim]  {escape(failure.hint)}", soft_wrap=True)
+
+
+@contextmanager
+def progress() -> Iterator[ProgressCallback]:
+    """Bars on standard error, one for each stage; silent when it is not a terminal."""
+    console = talk()
+    bars = Progress(
+        TextColumn("{task.description:<28}"),
+        BarColumn(bar_width=32),
+        TextColumn("{task.percentage:>3.0f} %"),
+        TimeRemainingColumn(compact=True),
+        console=console,
+        transient=True,
+        disable=not console.is_terminal,
+    )
+    tasks: dict[str, Any] = {}
+
+    def update(stage: str, done: int, total: int) -> None:
+        if stage not in tasks:
+            tasks[stage] = bars.add_task(stage, total=total)
+        bars.update(tasks[stage], completed=done, total=total)
+
+    with bars:
+        yield update
+
+
+def size(count: float) -> str:
+    """Bytes for people: 1.2 MB (decimal units)."""
+    for unit, factor in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if count >= factor:
+            return f"{count / factor:.1f} {unit}"
+    return f"{count:.0f} B"
+
+
+def percent(value: float | None) -> str:
+    return "-" if value is None else f"{100 * value:.1f} %"
+
+
+def number(value: float | None, digits: int = 2) -> str:
+    return "-" if value is None else f"{value:.{digits}f}"
+
+
+def short(release_id: str | None) -> str | None:
+    """The first 12 digits of a release's id, as people see it."""
+    return release_id[:12] if release_id else None
