@@ -93,7 +93,7 @@ def _value(hint: Any, value: Any, where: str) -> Any:
     if hint is Any:
         return value
     origin = getattr(hint, "__origin__", None)
-    if origin is Union:
+    if origin is Union or type(hint).__name__ == "UnionType":  # X | None, which Python 3.7 does not have
         return _optional(hint, value, where)
     if origin is tuple:
         return _tuple(hint.__args__, value, where)

@@ -1,0 +1,201 @@
+"""RepresentativeDataset: real inputs for calibration and validation, streamed, in a fixed order.
+
+Sources: a folder of pictures (also one folder a class, or with a `labels.csv`), a CSV of `file,label`, `.npy`, `.npz`.
+"""
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from edgekit_runtime.manifest import Calibration, Preprocess, TensorSpec
+from edgekit_runtime.preprocess import load_pixels, to_real
+from numpy.typing import NDArray
+
+from edgekit import arrays, pictures
+from edgekit.errors import EdgekitError, UserError
+
+Array = NDArray[Any]
+SKIP_LIMIT = 0.10  # share of the wanted samples
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One real input. `inputs` has one array for each model input, in its shape without the batch and its dtype."""
+
+    name: str
+    sha256: str
+    inputs: tuple[Array, ...]
+    label: int | None
+
+
+@dataclass(frozen=True)
+class Skipped:
+    """A picture that could not be read, and why."""
+
+    name: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class RepresentativeDataset:
+    """Where the samples are. `pixels` says that they are pictures (uint8), so that they need a Preprocess.
+
+    `classes` are the names of the labels when the data name them (class folders); `labels` has one index a sample.
+    """
+
+    path: Path
+    names: tuple[str, ...]
+    pixels: bool
+    classes: tuple[str, ...]
+    labels: tuple[int, ...] | None
+    source: "pictures.Pictures | arrays.Arrays" = field(repr=False)
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def order(self, seed: int) -> list[int]:
+        """The samples' indices by the SHA-256 of seed and name: the same on every machine and version."""
+        keys = [hashlib.sha256(f"{seed} {name}".encode()).digest() for name in self.names]
+        return sorted(range(len(keys)), key=keys.__getitem__)
+
+    def stream(
+        self,
+        inputs: Sequence[TensorSpec],
+        preprocess: Preprocess | None,
+        *,
+        count: int | None = None,
+        seed: int = 0,
+        skip_limit: float = SKIP_LIMIT,
+    ) -> "Stream":
+        """At most `count` samples for these model inputs. Raises UserError where data and inputs do not fit."""
+        return Stream(self, tuple(inputs), preprocess, count or len(self), seed, skip_limit)
+
+
+def open_dataset(path: Path, labels: Sequence[str] | None = None) -> RepresentativeDataset:
+    """Look at a dataset without reading its samples.
+
+    `labels` are the model's label names, in order; class folders and label names are matched against them.
+    Raises UserError when there is nothing to read, or when it is not what its name says.
+    """
+    if not path.exists():
+        raise UserError(f"{path}: no such file or folder", hint="give a folder of pictures, .csv, .npy or .npz")
+    if path.is_dir() or path.suffix.lower() == ".csv":
+        listing = pictures.listing(path, labels)
+        return RepresentativeDataset(path, listing.names, True, listing.classes, listing.labels, listing)
+    if path.suffix.lower() in (".npy", ".npz"):
+        held = arrays.read(path)
+        names = tuple(f"{path.name}[{index}]" for index in range(held.count))
+        return RepresentativeDataset(path, names, held.pixels, (), held.labels, held)
+    raise UserError(
+        f"{path}: not a dataset that edgekit reads",
+        hint="give a folder of pictures, a .csv of file,label, .npy or .npz",
+        where=str(path),
+    )
+
+
+class Stream(Iterator[Sample]):
+    """An iterator of samples that remembers what it gave (`used`) and what it could not read (`skipped`)."""
+
+    def __init__(
+        self,
+        dataset: RepresentativeDataset,
+        inputs: tuple[TensorSpec, ...],
+        preprocess: Preprocess | None,
+        count: int,
+        seed: int,
+        skip_limit: float,
+    ) -> None:
+        self.dataset = dataset
+        self.inputs = inputs
+        self.preprocess = preprocess
+        self.seed = seed
+        self.wanted = min(count, len(dataset))
+        self.skipped: list[Skipped] = []
+        self.used: list[str] = []
+        self._limit = skip_limit * self.wanted
+        self._order = iter(dataset.order(seed))
+        if dataset.pixels and preprocess is None:
+            raise UserError(f"{dataset.path}: the data are pixels, but no preprocessing is declared")
+        if isinstance(dataset.source, arrays.Arrays):
+            self._columns = dataset.source.columns(inputs, pixels=dataset.pixels)
+
+    def __next__(self) -> Sample:
+        if len(self.used) >= self.wanted:
+            raise StopIteration
+        for index in self._order:
+            try:
+                sample = self._read(index)
+            except _UnreadableError as error:
+                self.skipped.append(Skipped(self.dataset.names[index], str(error)))
+                self._check_limit()
+                continue
+            self.used.append(sample.sha256)
+            return sample
+        if not self.used:
+            raise UserError(f"{self.dataset.path}: no sample could be read", skipped=[s.name for s in self.skipped])
+        raise StopIteration
+
+    def calibration(self) -> Calibration:
+        """Which samples were given so far, as it goes into the manifest."""
+        digest = hashlib.sha256("".join(self.used).encode()).hexdigest()
+        return Calibration(samples=len(self.used), seed=self.seed, digest=digest, skipped=len(self.skipped))
+
+    def _read(self, index: int) -> Sample:
+        source = self.dataset.source
+        label = None if self.dataset.labels is None else self.dataset.labels[index]
+        name = self.dataset.names[index]
+        if isinstance(source, pictures.Pictures):
+            assert self.preprocess is not None  # noqa: S101  # mypy: checked in __init__
+            content = _content(source.root / name)
+            return Sample(name, hashlib.sha256(content).hexdigest(), (self._pixels(content),), label)
+        rows = [np.ascontiguousarray(column[index]) for column in self._columns]
+        digest = hashlib.sha256()
+        for row in rows:
+            digest.update(f"{row.dtype.str} {row.shape} ".encode())
+            digest.update(row.tobytes())
+        if self.dataset.pixels:
+            return Sample(name, digest.hexdigest(), (self._pixels(rows[0]),), label)
+        real = tuple(_cast(row, spec) for row, spec in zip(rows, self.inputs, strict=True))
+        for row, spec in zip(real, self.inputs, strict=True):
+            if row.dtype.kind == "f" and not np.isfinite(row).all():
+                raise UserError(f"{name}: input '{spec.name}' holds NaN or infinity")
+        return Sample(name, digest.hexdigest(), real, label)
+
+    def _pixels(self, source: "bytes | Array") -> Array:
+        assert self.preprocess is not None  # noqa: S101  # mypy: checked in __init__
+        try:
+            pixels = load_pixels(source, self.preprocess)
+        except EdgekitError as error:
+            raise _UnreadableError(error.message) from error
+        return to_real(pixels, self.preprocess).astype(self.inputs[0].dtype)
+
+    def _check_limit(self) -> None:
+        if len(self.skipped) <= self._limit:
+            return
+        named = ", ".join(f"{item.name} ({item.reason})" for item in self.skipped[:5])
+        raise UserError(
+            f"{self.dataset.path}: {len(self.skipped)} of {self.wanted} wanted samples cannot be read: {named}",
+            hint=f"at most {self._limit / max(1, self.wanted):.0%} may be unreadable: mend or remove them",
+            skipped=[item.name for item in self.skipped],
+        )
+
+
+class _UnreadableError(Exception):
+    pass
+
+
+def _content(path: Path) -> bytes:
+    try:
+        return pictures.content(path)
+    except OSError as error:
+        raise _UnreadableError(error.strerror or str(error)) from error
+
+
+def _cast(row: Array, spec: TensorSpec) -> Array:
+    cast = row.astype(spec.dtype)
+    if row.dtype.kind in "iu" and not np.array_equal(cast, row):
+        raise UserError(f"input '{spec.name}' is {spec.dtype}; a value of {row.dtype} does not fit into it")
+    return cast
