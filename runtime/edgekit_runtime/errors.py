@@ -40,6 +40,10 @@ class UserError(EdgekitError):
     kind = "user"
 
 
+class InputError(UserError):
+    """What was given to a model does not fit: shape, dtype, count or value."""
+
+
 class DeviceError(EdgekitError):
     """The board or the link to it failed (exit code 3)."""
 

@@ -1,0 +1,109 @@
+"""Samples and batches: how any number of samples goes through a model, and the proof that a batch may be used.
+
+A tensor whose first size is 1 or -1 has the batch there. Any other tensor is one sample as a whole, and the samples are
+stacked along a new first axis.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, List, Sequence, Tuple
+
+import numpy as np
+
+from edgekit_runtime.errors import CheckFailed, InputError
+from edgekit_runtime.interpreter import Interpreter, InvokeError
+from edgekit_runtime.manifest import TensorSpec
+
+if TYPE_CHECKING:
+    from edgekit_runtime.quant import Array
+
+# A float kernel may add up in another order when the batch is larger; integers must be equal.
+FLOAT_TOLERANCE = 1e-5
+
+
+class BatchRefused(CheckFailed):
+    """A batch above 1 was not proven equal to single runs; the engine stays at 1."""
+
+
+def has_batch(spec: TensorSpec) -> bool:
+    """Whether the tensor's first axis is the batch."""
+    return bool(spec.shape) and spec.shape[0] in (1, -1)
+
+
+def sample_shape(spec: TensorSpec) -> Tuple[int, ...]:
+    """The shape of one sample; -1 for sizes that are not fixed."""
+    return spec.shape[1:] if has_batch(spec) else spec.shape
+
+
+def chunks(count: int, size: int) -> List[slice]:
+    """`count` samples in order as slices of at most `size`."""
+    return [slice(start, min(start + size, count)) for start in range(0, count, size)]
+
+
+def pad(rows: Array, size: int) -> Array:
+    """Rows (n, ...) with n <= size as (size, ...), the last row repeated."""
+    missing = size - len(rows)
+    return rows if missing == 0 else np.concatenate([rows, np.repeat(rows[-1:], missing, axis=0)])
+
+
+def unpad(rows: Array, count: int) -> Array:
+    """The first `count` rows."""
+    return rows[:count]
+
+
+def join(parts: Sequence[Array]) -> Array:
+    """The rows of every part, in order."""
+    return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+
+def run_one(interpreter: Interpreter, rows: Sequence[Array]) -> List[Array]:
+    """One sample, given as one row (1, ...) for each input, to one row for each output."""
+    tensors = [row if has_batch(spec) else row[0] for spec, row in zip(interpreter.inputs, rows)]
+    outputs = interpreter.run(tensors)
+    return [out if has_batch(spec) else out[None] for spec, out in zip(interpreter.outputs, outputs)]
+
+
+def prove(single: Interpreter, batched: Interpreter, samples: Sequence[Array], size: int) -> None:
+    """Show that `batched` gives for `size` samples at once what `single` gives for each alone.
+
+    `samples` has `size` rows for each input. Leaves `batched` ready for that size. Raises BatchRefused with the
+    reason: fixed sizes, a refusal by the runtime, results missing, or results that differ.
+    """
+    for spec in single.inputs:
+        if not spec.shape or spec.shape[0] != -1:
+            raise _refused(size, f"input '{spec.name}' has the fixed shape {list(spec.shape)}")
+    for spec in single.outputs:
+        if not has_batch(spec):
+            raise _refused(size, f"output '{spec.name}' of shape {list(spec.shape)} has no batch axis")
+    try:
+        singles = [run_one(single, [rows[i : i + 1] for rows in samples]) for i in range(size)]
+        together = batched.run(samples)
+    except InvokeError as error:
+        raise _refused(size, error.message) from error
+    if all(np.array_equal(a, b) for row in singles[1:] for a, b in zip(singles[0], row)):
+        raise _refused(size, "the samples all give the same result, so that nothing would be proven")
+    for number, spec in enumerate(single.outputs):
+        wanted = np.concatenate([row[number] for row in singles])
+        got = together[number]
+        if got.shape != wanted.shape:
+            raise _refused(size, f"output '{spec.name}' came back as {list(got.shape)}, not {list(wanted.shape)}")
+        if not _equal(got, wanted):
+            raise _refused(size, f"output '{spec.name}' differs from single runs")
+
+
+def stack(rows: Sequence[Array]) -> Array:
+    """Prepared samples of one shape as rows (N, ...). Raises InputError when they differ."""
+    if len({row.shape for row in rows}) > 1:
+        raise InputError("samples of different shapes cannot go together")
+    return np.stack(list(rows))
+
+
+def _equal(got: Array, wanted: Array) -> bool:
+    if got.dtype.kind != "f":
+        return np.array_equal(got, wanted)
+    size = float(np.abs(wanted).max()) if wanted.size else 0.0
+    return bool(np.allclose(got, wanted, rtol=0, atol=FLOAT_TOLERANCE * max(size, 1e-30), equal_nan=True))
+
+
+def _refused(size: int, reason: str) -> BatchRefused:
+    return BatchRefused(f"batch {size} is not used: {reason}", size=size, reason=reason)

@@ -1,0 +1,63 @@
+"""Class scores: the best k are found on the stored values, and only those are dequantised."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Optional, Sequence, Tuple
+
+import numpy as np
+
+from edgekit_runtime import quant
+from edgekit_runtime.errors import InputError, UserError
+from edgekit_runtime.manifest import TensorSpec
+
+if TYPE_CHECKING:
+    from edgekit_runtime.quant import Array
+
+
+class LabelsError(UserError):
+    """The labels are not text, or not as many as the model has classes."""
+
+
+@dataclass(frozen=True)
+class ClassScore:
+    """One class: its index, its label if there are labels, and the score as the model gives it (real value)."""
+
+    index: int
+    label: Optional[str]
+    score: float
+
+
+def top_k(scores: Array, spec: TensorSpec, k: int, labels: Optional[Sequence[str]] = None) -> Tuple[ClassScore, ...]:
+    """The best `k` of one sample's stored scores (any shape, taken flat), best first; ties go to the lower index."""
+    if k < 1:
+        raise InputError(f"top_k is at least 1, not {k}")
+    flat = scores.reshape(-1)
+    # Negated in a wider type, since -(-128) does not fit int8; the stable sort settles ties.
+    keys = np.negative(flat.astype(np.int16 if flat.dtype.itemsize == 1 else np.float64))
+    best = np.argsort(keys, kind="stable")[:k]
+    reals = quant.dequantize(flat[best], spec)
+    return tuple(
+        ClassScore(int(index), labels[index] if labels is not None else None, float(real))
+        for index, real in zip(best, reals)
+    )
+
+
+def parse_labels(data: bytes, where: str) -> Tuple[str, ...]:
+    """Labels from UTF-8 text, one a line. Raises LabelsError."""
+    try:
+        return tuple(line.strip() for line in data.decode("utf-8-sig").splitlines())
+    except UnicodeDecodeError as error:
+        raise LabelsError(f"{where} is not UTF-8 text", where=where) from error
+
+
+def check_labels(labels: Sequence[str], spec: TensorSpec) -> None:
+    """Raises LabelsError unless there is one label for each class of the output."""
+    classes = int(np.prod([size for size in spec.shape[1:] if size > 0])) if len(spec.shape) > 1 else 1
+    if len(labels) != classes:
+        raise LabelsError(
+            f"{len(labels)} labels for the {classes} classes of output '{spec.name}'",
+            hint="one label a line, in the order of the model's classes",
+            labels=len(labels),
+            classes=classes,
+        )

@@ -1,0 +1,325 @@
+"""The Engine: one model, warmed up and ready, for one sample or many."""
+
+from __future__ import annotations
+
+import threading
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, List, Optional, Sequence, Tuple, Type
+
+import numpy as np
+
+from edgekit_runtime import batch, classify, golden, manifest, preprocess, quant
+from edgekit_runtime.errors import InputError, UserError
+from edgekit_runtime.golden import GoldenSamples
+from edgekit_runtime.interpreter import Interpreter, ModelError
+from edgekit_runtime.manifest import Manifest, Preprocess, TensorSpec
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from edgekit_runtime.classify import ClassScore
+    from edgekit_runtime.preprocess import Source
+    from edgekit_runtime.quant import Array, Floats
+
+SEED = 20240229
+
+
+@dataclass(frozen=True)
+class Startup:
+    """Milliseconds until ready: load and allocate, the first inference, and the mean of all warm-up runs."""
+
+    init_ms: float
+    first_ms: float
+    warmup_avg_ms: float
+    warmup_runs: int
+
+
+class Engine:
+    """A model ready to run. Safe to call from several threads: one inference runs at a time.
+
+    `inputs`, `outputs` describe the tensors; `batch_size` is the largest batch that was proven equal to single runs and
+    `batch_refused` the reason when it is smaller than was asked for; `manifest` and `golden` are None for a bare model.
+    """
+
+    def __init__(
+        self,
+        model: Path,
+        *,
+        preprocess: Optional[Preprocess] = None,
+        labels: Optional[Sequence[str]] = None,
+        task: str = "raw",
+        num_threads: int = 1,
+        max_batch_size: int = 1,
+        sha256: Optional[str] = None,
+        warmup_runs: int = 1,
+        samples: Optional[GoldenSamples] = None,
+    ) -> None:
+        if warmup_runs < 1 or max_batch_size < 1:
+            raise InputError("warmup_runs and max_batch_size are at least 1")
+        self.model = Path(model)
+        self.manifest: Optional[Manifest] = None
+        self.golden = samples
+        self.num_threads = num_threads
+        self.preprocess = preprocess
+        self.labels = tuple(labels) if labels is not None else None
+        self.task = task
+        self._lock = threading.Lock()
+        self._single: Optional[Interpreter] = Interpreter(self.model, num_threads=num_threads, sha256=sha256)
+        self._batched: Optional[Interpreter] = None
+        self.package = self._single.package
+        self.inputs: Tuple[TensorSpec, ...] = self._single.inputs
+        self.outputs: Tuple[TensorSpec, ...] = self._single.outputs
+        self._fold = self._checked_fold()
+        if task == "classification" and self.labels is not None:
+            classify.check_labels(self.labels, self.outputs[0])
+        if samples is not None:
+            self._count(samples.inputs)
+        self.startup = self._warm_up(self._single, warmup_runs)
+        self.batch_size = 1
+        self.batch_refused: Optional[batch.BatchRefused] = None
+        if max_batch_size > 1:
+            self._enable_batch(max_batch_size, warmup_runs)
+
+    @classmethod
+    def open(
+        cls,
+        directory: Path,
+        *,
+        num_threads: Optional[int] = None,
+        max_batch_size: Optional[int] = None,
+        warmup_runs: int = 1,
+    ) -> "Engine":
+        """Open a release directory; what is not given comes from its manifest. Returns when warmed up.
+
+        Raises UserError (manifest, labels, golden samples, model), HashMismatch, DeviceError (no interpreter).
+        """
+        directory = Path(directory)
+        wanted = read_manifest(directory)
+        labels = None
+        if wanted.labels is not None:
+            path = directory / wanted.labels
+            labels = classify.parse_labels(_read(path), str(path))
+        samples = None
+        if wanted.golden is not None:
+            samples = golden.read(directory / manifest.GOLDEN, len(wanted.inputs), len(wanted.outputs))
+        engine = cls(
+            directory / manifest.MODEL,
+            preprocess=wanted.preprocess,
+            labels=labels,
+            task=wanted.task,
+            num_threads=num_threads if num_threads is not None else wanted.num_threads,
+            max_batch_size=max_batch_size if max_batch_size is not None else wanted.max_batch_size,
+            sha256=wanted.model_sha256,
+            warmup_runs=warmup_runs,
+            samples=samples,
+        )
+        if (engine.inputs, engine.outputs) != (wanted.inputs, wanted.outputs):
+            raise ModelError(
+                f"the model in '{directory}' does not have the tensors that its manifest states",
+                hint="bundle it again",
+                model=[str(spec) for spec in engine.inputs + engine.outputs],
+                manifest=[str(spec) for spec in wanted.inputs + wanted.outputs],
+            )
+        engine.manifest = wanted
+        return engine
+
+    @classmethod
+    def load(
+        cls,
+        model: Path,
+        *,
+        preprocess: Optional[Preprocess] = None,
+        labels: Optional[Sequence[str]] = None,
+        task: str = "raw",
+        num_threads: int = 1,
+        max_batch_size: int = 1,
+        sha256: Optional[str] = None,
+        warmup_runs: int = 1,
+    ) -> "Engine":
+        """Load a bare `.tflite` file; warmed up with seeded noise. Raises as `open` does."""
+        return cls(
+            model,
+            preprocess=preprocess,
+            labels=labels,
+            task=task,
+            num_threads=num_threads,
+            max_batch_size=max_batch_size,
+            sha256=sha256,
+            warmup_runs=warmup_runs,
+        )
+
+    def infer(self, arrays: Sequence[Array]) -> Tuple[Array, ...]:
+        """Run N samples. One array (N, ...) for each input and output, in the tensors' stored dtypes.
+
+        N may be anything, 0 too. Samples run in batches of `batch_size`; the last batch is padded and the padding
+        cut off. Raises InputError for a wrong count, shape or dtype, InvokeError when the interpreter fails; the
+        engine serves the next call either way.
+        """
+        count = self._count(arrays)
+        if count == 0:
+            return tuple(np.zeros((0, *_known(batch.sample_shape(spec))), spec.dtype) for spec in self.outputs)
+        with self._lock:
+            parts = [self._run(arrays, part) for part in batch.chunks(count, self.batch_size)]
+        return tuple(batch.join([part[number] for part in parts]) for number in range(len(self.outputs)))
+
+    def infer_real(self, arrays: Sequence[Any]) -> Tuple[Floats, ...]:
+        """As `infer`, with real values: float32 in and out, quantised and dequantised as the tensors state."""
+        if len(arrays) != len(self.inputs):
+            raise self._wrong_count(len(arrays))
+        stored = [quant.quantize(array, spec) for array, spec in zip(arrays, self.inputs)]
+        return tuple(quant.dequantize(out, spec) for out, spec in zip(self.infer(stored), self.outputs))
+
+    def prepare(self, source: Source, *, color: str = "RGB") -> Array:
+        """A frame, image file or its bytes as one stored input sample. Raises InputError, ImageError."""
+        if self.preprocess is None or self._fold is None:
+            raise InputError("the model has no preprocessing: give arrays in its stored dtype to infer()")
+        pixels = preprocess.load_pixels(source, self.preprocess, color=color)
+        row = self._fold.apply(pixels)
+        return row[..., 0] if len(batch.sample_shape(self.inputs[0])) == 2 else row
+
+    def classify(self, frames: Sequence[Source], top_k: int = 5) -> Tuple[Tuple["ClassScore", ...], ...]:
+        """The best `top_k` classes of each picture, best first. Raises InputError, ImageError."""
+        if not frames:
+            return ()
+        rows = batch.stack([self.prepare(frame) for frame in frames])
+        return self.top_k(self.infer([rows])[0], top_k)
+
+    def top_k(self, scores: Array, k: int = 5) -> Tuple[Tuple["ClassScore", ...], ...]:
+        """The best `k` classes of each sample's stored scores (N, ...)."""
+        if self.task != "classification":
+            raise InputError(f"the model's task is '{self.task}', not classification")
+        return tuple(classify.top_k(row, self.outputs[0], k, self.labels) for row in scores)
+
+    def samples(self, count: int) -> List[Array]:
+        """`count` rows for each input: the golden samples in turn when there are any, else seeded noise."""
+        if self.golden is not None:
+            return [rows[np.arange(count) % len(rows)] for rows in self.golden.inputs]
+        return self._noise(count)
+
+    def close(self) -> None:
+        """Free the interpreters; the engine cannot be used afterwards."""
+        with self._lock:
+            self._single = self._batched = None
+
+    def __enter__(self) -> "Engine":
+        return self
+
+    def __exit__(
+        self,
+        kind: Optional[Type[BaseException]],
+        error: Optional[BaseException],
+        trace: Optional["TracebackType"],
+    ) -> None:
+        self.close()
+
+    def _run(self, arrays: Sequence[Array], part: slice) -> List[Array]:
+        if self._single is None:
+            raise UserError("the engine is closed")
+        rows = [array[part] for array in arrays]
+        count = part.stop - part.start
+        if count == 1 or self._batched is None:
+            return batch.run_one(self._single, rows)
+        outputs = self._batched.run([batch.pad(row, self.batch_size) for row in rows])
+        return [batch.unpad(output, count) for output in outputs]
+
+    def _warm_up(self, interpreter: Interpreter, runs: int) -> Startup:
+        rows = self.samples(max(1, min(runs, 8)))
+        times = []
+        for turn in range(runs):
+            row = turn % len(rows[0])
+            started = time.perf_counter()
+            batch.run_one(interpreter, [array[row : row + 1] for array in rows])
+            times.append((time.perf_counter() - started) * 1e3)
+        interpreter.reset()
+        return Startup(interpreter.init_ms, times[0], sum(times) / runs, runs)
+
+    def _enable_batch(self, size: int, warmup_runs: int) -> None:
+        assert self._single is not None
+        batched = Interpreter(self.model, num_threads=self.num_threads)
+        # Noise next to the golden samples: a few real ones may well be answered alike.
+        rows = [np.concatenate([a, b])[-size:] for a, b in zip(self._noise(size), self.samples(size // 2))]
+        try:
+            batch.prove(self._single, batched, rows, size)
+        except batch.BatchRefused as refusal:
+            self.batch_refused = refusal
+            return
+        finally:
+            self._single.reset()
+        for _ in range(warmup_runs - 1):
+            batched.run(rows)
+        batched.reset()
+        self._batched, self.batch_size = batched, size
+
+    def _noise(self, count: int) -> List[Array]:
+        generator = np.random.RandomState(SEED)
+        return [_noise_rows(generator, spec, count) for spec in self.inputs]
+
+    def _count(self, arrays: Sequence[Array]) -> int:
+        if len(arrays) != len(self.inputs):
+            raise self._wrong_count(len(arrays))
+        for array, spec in zip(arrays, self.inputs):
+            wanted = batch.sample_shape(spec)
+            shape = getattr(array, "shape", ())
+            same = len(shape) == len(wanted) + 1 and all(w in (-1, g) for w, g in zip(wanted, shape[1:]))
+            if not same or array.dtype != spec.dtype or 0 in shape[1:]:
+                got = f"{array.dtype} {list(shape)}" if isinstance(array, np.ndarray) else type(array).__name__
+                expected = ", ".join(["N", *("any" if size == -1 else str(size) for size in wanted)])
+                raise InputError(
+                    f"input '{spec.name}': expected {spec.dtype} [{expected}], got {got}",
+                    name=spec.name,
+                    expected=f"{spec.dtype} [{expected}]",
+                    got=got,
+                )
+        counts = {len(array) for array in arrays}
+        if len(counts) != 1:
+            raise InputError(f"the inputs hold different numbers of samples: {sorted(counts)}")
+        return counts.pop()
+
+    def _wrong_count(self, got: int) -> InputError:
+        names = ", ".join(f"'{spec.name}'" for spec in self.inputs)
+        return InputError(f"expected {len(self.inputs)} input array(s) ({names}), got {got}", got=got)
+
+    def _checked_fold(self) -> Optional[quant.Fold]:
+        if self.preprocess is None:
+            return None
+        wanted = batch.sample_shape(self.inputs[0])
+        if len(self.inputs) != 1 or not preprocess.fits(self.preprocess, wanted):
+            spec = self.preprocess
+            raise InputError(
+                f"pictures of {spec.height}x{spec.width}x{spec.channels} do not fit the model's input {list(wanted)}",
+                hint="preprocessing is for a model with one input of shape [N, height, width, channels]",
+            )
+        return preprocess.folded(self.preprocess, self.inputs[0])
+
+
+def read_manifest(directory: Path) -> Manifest:
+    """The manifest of a release directory. Raises UserError (SchemaError when it is not a manifest)."""
+    path = Path(directory) / manifest.MANIFEST
+    return manifest.loads(_read(path), str(path))
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise UserError(
+            f"cannot read '{path}': {error.strerror}", hint="is this a release directory?", path=str(path)
+        ) from error
+
+
+def _known(shape: Sequence[int]) -> Tuple[int, ...]:
+    return tuple(max(size, 1) for size in shape)
+
+
+def _noise_rows(generator: Any, spec: TensorSpec, count: int) -> Array:
+    shape = (count, *_known(batch.sample_shape(spec)))
+    dtype = np.dtype(spec.dtype)
+    if dtype.kind == "f":
+        return generator.uniform(-1, 1, shape).astype(dtype)  # type: ignore[no-any-return]  # RandomState is untyped here
+    if dtype.kind == "b" or (dtype.itemsize > 2 and spec.scale is None):
+        # Plain wide integers are indices or lengths: only small ones are surely valid.
+        return generator.randint(0, 2, shape).astype(dtype)  # type: ignore[no-any-return]  # as above
+    limits = np.iinfo(dtype)
+    return generator.randint(limits.min, limits.max + 1, shape, dtype=dtype)  # type: ignore[no-any-return]  # as above

@@ -1,0 +1,210 @@
+"""One TFLite interpreter behind one face, whichever package brings it."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import re
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Dict, List, Optional, Sequence, Tuple
+
+import numpy as np
+
+from edgekit_runtime.errors import CheckFailed, DeviceError, InputError, UserError
+from edgekit_runtime.manifest import TensorSpec
+
+if TYPE_CHECKING:
+    from edgekit_runtime.quant import Array
+
+# Preferred first. ai_edge_litert's newer CompiledModel is not touched: it would load its GPU and NPU libraries.
+PACKAGES = (
+    ("ai_edge_litert", "ai_edge_litert.interpreter"),
+    ("tflite_runtime", "tflite_runtime.interpreter"),
+    ("tensorflow", "tensorflow.lite"),
+)
+_UNRESOLVED = re.compile(r"unresolved custom op: ([^\s]+?)\.?(?:\s|$)|Didn't find op for builtin opcode '([^']+)'")
+_FLEX = re.compile(r"Select TensorFlow op\(s\)|Flex\w+")
+
+
+class ModelError(UserError):
+    """The file is not a TFLite model, or not one that this runtime can run."""
+
+
+class UnsupportedOperator(ModelError):
+    """The model needs an operator (or a version of one) that the runtime does not have."""
+
+
+class HashMismatch(CheckFailed):
+    """The model file is not the one that was promised."""
+
+
+class RuntimeMissing(DeviceError):
+    """No TFLite interpreter can be imported."""
+
+
+class InvokeError(ModelError):
+    """The interpreter failed while it ran the model."""
+
+
+@dataclass(frozen=True)
+class Package:
+    """The interpreter's package, as `ai_edge_litert` 2.3.0."""
+
+    name: str
+    version: str
+    factory: Any
+
+
+def find() -> Package:
+    """The first interpreter that can be imported. Raises RuntimeMissing with each reason."""
+    reasons = []
+    for name, module_name in PACKAGES:
+        try:
+            module = importlib.import_module(module_name)
+            factory = module.Interpreter
+        except (ImportError, AttributeError, SystemError) as error:
+            reasons.append(f"{name}: {error}")
+            continue
+        version = getattr(importlib.import_module(name), "__version__", None) or _distribution_version(name)
+        return Package(name, version, factory)
+    raise RuntimeMissing(
+        "no TFLite interpreter can be imported", hint="install ai-edge-litert or tflite-runtime", reasons=reasons
+    )
+
+
+class Interpreter:
+    """A model file, loaded and allocated. Not safe for concurrent use.
+
+    `inputs` and `outputs` describe the tensors (-1 for sizes that are not fixed); `init_ms` is the time in
+    milliseconds that construction and allocation took.
+    """
+
+    def __init__(self, model: Path, *, num_threads: int = 1, sha256: Optional[str] = None) -> None:
+        """Load `model`. Raises HashMismatch, ModelError, UnsupportedOperator, RuntimeMissing."""
+        if num_threads < 1:
+            raise InputError(f"num_threads is at least 1, not {num_threads}")
+        verify(model, sha256)
+        self.model = model
+        self.package = find()
+        started = time.perf_counter()
+        try:
+            self._interpreter = self.package.factory(model_path=str(model), num_threads=num_threads)
+            self._interpreter.allocate_tensors()
+        except (ValueError, RuntimeError, SystemError, MemoryError) as error:
+            raise _translated(model, self.package, error) from error
+        self.init_ms = (time.perf_counter() - started) * 1e3
+        self._inputs = self._interpreter.get_input_details()
+        self._outputs = self._interpreter.get_output_details()
+        self.inputs = tuple(_spec(detail, model) for detail in self._inputs)
+        self.outputs = tuple(_spec(detail, model) for detail in self._outputs)
+        self._shapes = [tuple(int(size) for size in detail["shape"]) for detail in self._inputs]
+
+    def run(self, tensors: Sequence[Array]) -> List[Array]:
+        """Invoke once. `tensors` are whole input tensors in stored dtype and right shape; outputs are fresh arrays.
+
+        Sizes that are not fixed (-1) may change from call to call. Raises InvokeError.
+        """
+        try:
+            self.resize([tensor.shape for tensor in tensors])
+            for detail, tensor in zip(self._inputs, tensors):
+                self._interpreter.set_tensor(detail["index"], tensor)
+            self._interpreter.invoke()
+            return [self._interpreter.get_tensor(detail["index"]) for detail in self._outputs]
+        except (ValueError, RuntimeError) as error:
+            raise InvokeError(f"the model failed to run: {_one_line(error)}", model=str(self.model)) from error
+
+    def resize(self, shapes: Sequence[Tuple[int, ...]]) -> None:
+        """Give the inputs these shapes; only sizes that are not fixed may change (strict). Raises ValueError."""
+        if list(shapes) == self._shapes:
+            return
+        # What fails half-way leaves unknown shapes behind: the next call then sets them all.
+        self._shapes = []
+        for detail, shape in zip(self._inputs, shapes):
+            self._interpreter.resize_tensor_input(detail["index"], list(shape), strict=True)
+        self._interpreter.allocate_tensors()
+        self._shapes = list(shapes)
+
+    def reset(self) -> None:
+        """Clear the state that a recurrent model keeps between runs."""
+        self._interpreter.reset_all_variables()
+
+
+def verify(model: Path, sha256: Optional[str] = None) -> None:
+    """Refuse what is no TFLite file before an interpreter sees it: some crash on foreign or cut bytes.
+
+    Raises ModelError, or HashMismatch when the file's SHA-256 is not `sha256`.
+    """
+    digest = hashlib.sha256()
+    try:
+        with open(model, "rb") as file:
+            head = file.read(8)
+            digest.update(head)
+            for block in iter(lambda: file.read(1 << 20), b""):
+                digest.update(block)
+    except OSError as error:
+        raise ModelError(f"cannot read the model '{model}': {error.strerror}", model=str(model)) from error
+    if sha256 is not None and digest.hexdigest() != sha256:
+        raise HashMismatch(
+            f"the model '{model}' has SHA-256 {digest.hexdigest()[:12]}..., expected {sha256[:12]}...",
+            hint="the file was altered or cut short: push the bundle again",
+            expected=sha256,
+            actual=digest.hexdigest(),
+        )
+    if head[4:8] != b"TFL3":
+        raise ModelError(f"'{model}' is not a TFLite model (no TFL3 mark)", model=str(model))
+
+
+def _spec(detail: Dict[str, Any], model: Path) -> TensorSpec:
+    signature = detail.get("shape_signature")
+    shape = detail["shape"] if signature is None or len(signature) != len(detail["shape"]) else signature
+    scales = detail["quantization_parameters"]["scales"]
+    zeros = detail["quantization_parameters"]["zero_points"]
+    name = str(detail["name"])
+    if len(scales) > 1:
+        raise ModelError(f"tensor '{name}' of '{model}' has a scale for each channel, which no input or output may")
+    quantized = len(scales) == 1 and float(scales[0]) > 0
+    try:
+        return TensorSpec(
+            name,
+            tuple(int(size) for size in shape),
+            np.dtype(detail["dtype"]).name,
+            float(scales[0]) if quantized else None,
+            int(zeros[0]) if quantized else None,
+        )
+    except ValueError as error:
+        raise ModelError(f"tensor '{name}' of '{model}': {error}", model=str(model)) from error
+
+
+def _translated(model: Path, package: Package, error: BaseException) -> UserError:
+    text = _one_line(error)
+    found = _UNRESOLVED.search(text)
+    runtime = f"{package.name} {package.version}"
+    if found or _FLEX.search(text):
+        operator = (found.group(1) or found.group(2)) if found else "a TensorFlow (Flex) operator"
+        return UnsupportedOperator(
+            f"'{model}' needs {operator}, which {runtime} does not have",
+            hint="convert it with built-in operators only, or use a newer runtime",
+            operator=operator,
+            runtime=runtime,
+        )
+    hint = None
+    if isinstance(error, SystemError) and package.name == "tflite_runtime":
+        hint = "tflite-runtime works with numpy < 2 only"
+    return ModelError(f"{runtime} cannot load '{model}': {text}", hint=hint, model=str(model), runtime=runtime)
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split())[:400] or type(error).__name__
+
+
+def _distribution_version(name: str) -> str:
+    try:
+        from importlib.metadata import PackageNotFoundError, version  # Python 3.8
+    except ImportError:
+        return "unknown"
+    try:
+        return version(name.replace("_", "-"))
+    except PackageNotFoundError:
+        return "unknown"

@@ -1,0 +1,113 @@
+"""Quantise and dequantise: the one place where stored integers and real values meet.
+
+TFLite's 8-bit specification: `real = (stored - zero_point) * scale`. Here `stored = clip(rint(real / scale) +
+zero_point)`, in float32. Halves round to even, as XNNPACK and the NEON kernels do (TFLite's reference kernel rounds
+them away from zero, so a value exactly between two steps may come out one step apart there).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Optional
+
+import numpy as np
+
+from edgekit_runtime.errors import InputError
+from edgekit_runtime.manifest import TensorSpec
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+    Array = npt.NDArray[Any]
+    Floats = npt.NDArray[np.float32]
+    Pixels = npt.NDArray[np.uint8]
+
+COPY, SIGN_FLIP, TABLE = "copy", "sign-flip", "table"
+
+
+def quantize(real: Any, spec: TensorSpec) -> Array:
+    """Real values (any shape, taken as float32) as `spec` stores them; values out of range saturate.
+
+    A tensor without scale stores the values themselves, rounded where it stores integers.
+    Raises InputError for NaN where the tensor stores integers.
+    """
+    values: Floats = np.asarray(real, dtype=np.float32)
+    dtype = np.dtype(spec.dtype)
+    if dtype.kind == "f":
+        with np.errstate(over="ignore"):
+            stored: Array = values.astype(dtype)
+        return stored
+    if np.isnan(values).any():
+        raise InputError(f"input '{spec.name}' has NaN, which {dtype} cannot store", name=spec.name)
+    if dtype.kind == "b":
+        truth: Array = np.not_equal(values, 0)
+        return truth
+    with np.errstate(over="ignore"):
+        steps = values if spec.scale is None else values / np.float32(spec.scale)
+    # Above 16 bits float32 has too few digits for the zero point and for the limits.
+    wide: Array = np.rint(steps).astype(np.float32 if dtype.itemsize <= 2 else np.float64, copy=False)
+    limits = np.iinfo(dtype)
+    high = float(limits.max)
+    if int(high) > limits.max:
+        high = float(np.nextafter(high, 0.0))
+    saturated: Array = np.clip(wide + (spec.zero_point or 0), float(limits.min), high)
+    return saturated.astype(dtype)
+
+
+def dequantize(stored: Any, spec: TensorSpec) -> Floats:
+    """Stored values (any shape) as real float32; the difference to the zero point is taken in a wider type."""
+    values = np.asarray(stored)
+    if spec.scale is None or spec.zero_point is None:
+        return values.astype(np.float32)
+    if values.dtype.itemsize <= 2:
+        return (values.astype(np.float32) - np.float32(spec.zero_point)) * np.float32(spec.scale)
+    wide = values.astype(np.float64) - spec.zero_point
+    return (wide * np.float64(np.float32(spec.scale))).astype(np.float32)
+
+
+def step(spec: TensorSpec) -> float:
+    """The real size of one quantisation step; 0 for a tensor that is not quantised."""
+    return float(spec.scale) if spec.scale is not None else 0.0
+
+
+@dataclass(frozen=True)
+class Fold:
+    """uint8 pixels straight to stored values: nothing to do, one bit to flip, or a table for each channel.
+
+    `table` has shape (256, C) and the tensor's dtype; `kind` is found by looking at it, so it is never a guess.
+    """
+
+    kind: str
+    table: Array
+
+    def apply(self, pixels: Pixels) -> Array:
+        """Pixels (..., C) as stored values of the same shape. A copy is not made when the pixels are it already."""
+        if self.kind == COPY:
+            return pixels
+        if self.kind == SIGN_FLIP:
+            return (pixels ^ np.uint8(0x80)).view(np.int8)
+        if (self.table == self.table[:, :1]).all():
+            return np.take(self.table[:, 0], pixels)
+        stored = np.empty(pixels.shape, self.table.dtype)
+        for channel in range(pixels.shape[-1]):
+            stored[..., channel] = np.take(self.table[:, channel], pixels[..., channel])
+        return stored
+
+
+def fold(reals: Floats, spec: TensorSpec) -> Fold:
+    """The Fold for the real values (256, C) of the 256 pixel values of each channel."""
+    table = quantize(reals, spec)
+    every = np.arange(256, dtype=np.uint8)[:, None]
+    kind = TABLE
+    if table.dtype == np.uint8 and (table == every).all():
+        kind = COPY
+    elif table.dtype == np.int8 and (table == (every ^ np.uint8(0x80)).view(np.int8)).all():
+        kind = SIGN_FLIP
+    return Fold(kind, table)
+
+
+def largest_steps(one: Array, other: Array) -> Optional[int]:
+    """The largest difference of two stored arrays of one shape, in quantisation steps; None for float arrays."""
+    if one.dtype.kind not in "iu" or not one.size:
+        return None
+    return int(np.abs(one.astype(np.int64) - other.astype(np.int64)).max())
