@@ -1,0 +1,102 @@
+"""Which interpreter runs on which board: one table, one lock per wheel.
+
+A row's facts are those of its wheels' names and metadata. `keep` and `drop` are shell patterns over the names in a
+wheel: what inference needs was found by tracing an interpreter that had nothing else (`tests/packaging`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Wheel:
+    """One locked version of a package and the boards that its wheels fit.
+
+    `glibc` is the oldest that the wheels accept; `pythons` and `architectures` are complete: every combination has a
+    wheel. `numpy` is the range that an interpreter takes, as a version specifier.
+    """
+
+    package: str
+    version: str
+    architectures: tuple[str, ...]
+    pythons: tuple[str, ...]
+    glibc: str
+    keep: tuple[str, ...]
+    drop: tuple[str, ...] = ()
+    numpy: str = ""
+
+    @property
+    def lock(self) -> str:
+        """Name of the lock in `edgekit/wheels`."""
+        return f"{self.package}-{self.version}.txt"
+
+
+_LICENSES = ("*.dist-info/METADATA", "*.dist-info/licenses/*", "*.dist-info/LICENSE*")
+
+INTERPRETERS = (
+    Wheel(
+        package="ai-edge-litert",
+        version="2.3.0",
+        architectures=("aarch64", "x86_64"),
+        pythons=("3.10", "3.11", "3.12", "3.13", "3.14"),
+        glibc="2.27",
+        # libLiteRt.so is left out: __init__ loads it only where it lies, and no library here needs a symbol of it.
+        keep=(
+            "ai_edge_litert/__init__.py",
+            "ai_edge_litert/interpreter.py",
+            "ai_edge_litert/metrics_*.py",
+            "ai_edge_litert/_pywrap_litert_interpreter_wrapper.so",
+            "ai_edge_litert/libpywrap_litert_common.so",
+            *_LICENSES,
+        ),
+        numpy=">=1.23.2",
+    ),
+)
+
+_NUMPY_KEEP = ("numpy/*", "numpy.libs/*", *_LICENSES)
+_NUMPY_DROP = (
+    "*/tests/*",
+    "numpy/*.pyi",
+    "numpy/*.pxd",
+    "numpy/*.pyx",
+    "numpy/*.h",
+    "numpy/*.a",
+    "numpy/*/py.typed",
+    "numpy/_core/include/*",
+    "numpy/_core/lib/*",
+    "numpy/_core/_*tests.*.so",
+    "numpy/_core/_simd.*.so",
+    "numpy/_pyinstaller/*",
+    "numpy/conftest.py",
+    "numpy/distutils/*",
+    "numpy/doc/*",
+    "numpy/f2py/*",
+    "numpy/random/_examples/*",
+    "numpy/random/lib/*",
+    "numpy/testing/*",
+)
+
+# The first row that fits is taken: the older one accepts older boards.
+NUMPY = (
+    Wheel(
+        package="numpy",
+        version="2.2.6",
+        architectures=("aarch64", "x86_64"),
+        pythons=("3.10", "3.11", "3.12", "3.13"),
+        glibc="2.17",
+        keep=_NUMPY_KEEP,
+        drop=_NUMPY_DROP,
+    ),
+    Wheel(
+        package="numpy",
+        version="2.4.6",
+        architectures=("aarch64", "x86_64"),
+        pythons=("3.14",),
+        glibc="2.27",
+        keep=_NUMPY_KEEP,
+        drop=_NUMPY_DROP,
+    ),
+)
+
+WHEELS = (*INTERPRETERS, *NUMPY)
