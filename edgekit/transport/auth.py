@@ -1,0 +1,158 @@
+"""Getting let in: keys of the config and the agent, then a password when there is someone to ask."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import paramiko
+from paramiko.pkey import PublicBlob
+
+from edgekit.transport.config import SshTarget
+from edgekit.transport.dial import Link, Timeouts
+from edgekit.transport.errors import AuthenticationFailed
+
+Ask = Callable[[str], str]
+_KEY_TYPES: tuple[type[paramiko.PKey], ...] = (paramiko.Ed25519Key, paramiko.ECDSAKey, paramiko.RSAKey)
+_MAX_AGENT_KEYS = 5  # an OpenSSH server ends the conversation after six refusals
+_PASSPHRASE_TRIES = 3
+
+
+@dataclass
+class _Attempts:
+    """What was tried on one link, and what the board would take."""
+
+    link: Link
+    limit: float
+    tried: list[str] = field(default_factory=list)
+    offered: list[str] = field(default_factory=list)
+    over: bool = False  # the board has had enough of us
+
+    def attempt(self, name: str, step: Callable[[], object]) -> bool:
+        """One step; True when the board has let us in."""
+        try:
+            with self.link.watchdog.guard(f"authenticating at {self.link.target.host}", limit=self.limit) as guard:
+                try:
+                    step()
+                except paramiko.BadAuthenticationType as error:
+                    self.offered = list(error.allowed_types)
+                except paramiko.AuthenticationException:
+                    if guard.verdict or (not self.link.transport.is_active() and not self.tried):
+                        raise
+                except (paramiko.SSHException, EOFError, OSError):
+                    if guard.verdict or not self.tried:
+                        raise
+                    self.over = True
+        finally:
+            if name:
+                self.tried.append(name)
+        self.over = self.over or not self.link.transport.is_active()
+        return self.link.transport.is_authenticated()
+
+    def fail(self) -> AuthenticationFailed:
+        target = self.link.target
+        return AuthenticationFailed(target.board, target.user, target.where, tried=self.tried, offered=self.offered)
+
+
+def authenticate(link: Link, timeouts: Timeouts, ask: Ask | None, *, password_only: bool = False) -> None:
+    """Log in at the end of `link`.
+
+    Args:
+        ask: shows a prompt and gives what was typed, unseen; None when nobody can be asked.
+
+    Raises:
+        AuthenticationFailed, LinkLost.
+    """
+    target, transport = link.target, link.transport
+    attempts = _Attempts(link, timeouts.auth)
+    if attempts.attempt("", lambda: transport.auth_none(target.user)):
+        return
+    if "publickey" in attempts.offered and not password_only:
+        for name, key in _keys(target, ask):
+            if attempts.attempt(name, lambda key=key: transport.auth_publickey(target.user, key)):  # type: ignore[misc]  # mypy cannot infer a lambda with a default
+                return
+            if attempts.over:
+                raise attempts.fail()
+    if ask is not None and {"password", "keyboard-interactive"} & set(attempts.offered):
+        password = ask(f"password of {target.user}@{target.host}: ")
+        if attempts.attempt("password", lambda: transport.auth_password(target.user, password)):
+            return
+    raise attempts.fail()
+
+
+def load_key(path: Path, passphrase: str | None = None) -> paramiko.PKey:
+    """A private key from a file.
+
+    Raises:
+        paramiko.PasswordRequiredException: it is encrypted.
+        paramiko.SSHException, OSError, ValueError: it cannot be used.
+    """
+    last: Exception = paramiko.SSHException(f"{path} holds no key that can be used")
+    for kind in _KEY_TYPES:
+        try:
+            return kind.from_private_key_file(str(path), passphrase)
+        except paramiko.PasswordRequiredException:
+            raise
+        except (paramiko.SSHException, ValueError, TypeError, IndexError) as error:
+            last = error
+    raise paramiko.SSHException(f"{path} holds no key that can be used: {last}")
+
+
+def _keys(target: SshTarget, ask: Ask | None) -> Iterator[tuple[str, paramiko.PKey]]:
+    """Keys in the order to try: the agent's copies of the files, open files, the agent's others, locked files."""
+    agent = {key.asbytes(): key for key in _agent_keys()} if target.use_agent else {}
+    used: set[bytes] = set()
+    locked: list[Path] = []
+    for path in target.identities:
+        held = agent.get(_public_blob(path) or b"")
+        if held is not None:
+            used.add(held.asbytes())
+            yield f"agent key {held.fingerprint}", held
+            continue
+        try:
+            key = load_key(path)
+        except paramiko.PasswordRequiredException:
+            locked.append(path)
+        except (paramiko.SSHException, OSError, ValueError):
+            continue
+        else:
+            if key.asbytes() not in used:
+                used.add(key.asbytes())
+                yield f"key {path}", agent.get(key.asbytes(), key)
+    if not target.identities_only:
+        others = [key for blob, key in agent.items() if blob not in used]
+        for key in others[:_MAX_AGENT_KEYS]:
+            yield f"agent key {key.fingerprint}", key
+    if ask is not None:
+        for path in locked:
+            opened = _unlock(path, ask)
+            if opened is not None:
+                yield f"key {path}", opened
+
+
+def _unlock(path: Path, ask: Ask) -> paramiko.PKey | None:
+    for _ in range(_PASSPHRASE_TRIES):
+        passphrase = ask(f"passphrase of {path}: ")
+        if not passphrase:
+            return None
+        try:
+            return load_key(path, passphrase)
+        except (paramiko.SSHException, OSError, ValueError):
+            continue
+    return None
+
+
+def _agent_keys() -> list[paramiko.AgentKey]:
+    try:
+        return list(paramiko.Agent().get_keys())
+    except (paramiko.SSHException, OSError, EOFError):
+        return []  # no agent is not an error
+
+
+def _public_blob(path: Path) -> bytes | None:
+    try:
+        words = Path(f"{path}.pub").read_text("utf-8").split()
+        return bytes(PublicBlob.from_string(" ".join(words[:2])).key_blob)
+    except (OSError, ValueError):
+        return None
