@@ -21,8 +21,17 @@ def download(wheel: Wheel, python: str, architecture: str, folder: Path) -> Path
     Raises UserError when it cannot be had, CheckFailed when its hash is not in the lock.
     """
     with importlib.resources.as_file(importlib.resources.files("edgekit") / "wheels" / wheel.lock) as lock:
-        argv = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-input"]
-        argv += ["--no-deps", "--require-hashes", "--only-binary", ":all:", "--implementation", "cp"]
+        argv = [sys.executable, "-m", "pip", "download", "--disable-pip-version-check", "--no-input"]
+        argv += [
+            "--progress-bar",
+            "off",
+            "--no-deps",
+            "--require-hashes",
+            "--only-binary",
+            ":all:",
+            "--implementation",
+            "cp",
+        ]
         argv += ["--python-version", python, "--abi", f"cp{python.replace('.', '')}"]
         for tag in platform_tags(wheel.glibc, architecture):
             argv += ["--platform", tag]

@@ -73,7 +73,8 @@ def resolve(
 ) -> RuntimeTree:
     """The tree for a board. Wheels are fetched once; afterwards, or with `offline`, no network is used.
 
-    Raises UserError when no wheel fits or one cannot be had, CheckFailed when one is not what edgekit locked.
+    `progress` is called with a stage, what is done and the total. Raises UserError when no wheel fits or one cannot
+    be had, CheckFailed when one is not what edgekit locked.
     """
     wheels = choose(profile)
     root = cache or wheelhouse.cache_root()

@@ -30,7 +30,7 @@ from edgekit import pip
 from edgekit.errors import CheckFailed, UserError
 from edgekit.runtimes import Wheel
 
-Progress = Callable[[str], None]
+Progress = Callable[[str, int, int], None]  # stage, done, total
 
 ENVIRONMENT = "EDGEKIT_CACHE"
 MAX_WHEEL = 1 << 30
@@ -82,8 +82,9 @@ def obtain(
             version=wheel.version,
             cache=str(root),
         )
+    stage = f"fetch {wheel.package} {wheel.version}"
     if progress:
-        progress(f"fetching {title}")
+        progress(stage, 0, 1)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".fetch-", dir=folder) as part:
@@ -91,9 +92,11 @@ def obtain(
             if hash_file(fetched)[0] not in allowed:
                 raise CheckFailed(f"{fetched.name} is not the file that edgekit locked", package=wheel.package)
             os.replace(fetched, folder / fetched.name)
-            return folder / fetched.name
     except OSError as error:
         raise _cannot_write(root, error) from error
+    if progress:
+        progress(stage, 1, 1)
+    return folder / fetched.name
 
 
 def unpack(wheel: Wheel, archive: Path, *, root: Path) -> tuple[WheelFile, ...]:

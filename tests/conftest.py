@@ -1,0 +1,83 @@
+"""Rules for every test: where things are, what may be skipped, how hypothesis runs.
+
+With CI=true a skipped test is a failed one, unless `allowed-skips.txt` names it and says why.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Generator
+from fnmatch import fnmatchcase
+from pathlib import Path
+
+import hypothesis
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+SHARED = (REPOSITORY / "../shared").resolve()
+IN_CI = os.environ.get("CI") == "true"
+
+# No deadline: no test here may depend on how fast the machine is.
+hypothesis.settings.register_profile("local", deadline=None)
+hypothesis.settings.register_profile("ci", deadline=None, derandomize=True, print_blob=True, max_examples=200)
+hypothesis.settings.load_profile("ci" if IN_CI else "local")
+
+
+@pytest.fixture(scope="session")
+def repository() -> Path:
+    """The root of this repository."""
+    return REPOSITORY
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The folder of models and data beside the repository; tests that use it bear the mark `shared`."""
+    if not SHARED.is_dir():
+        pytest.skip("no ../shared beside the repository")
+    return SHARED
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    if not SHARED.is_dir():
+        for item in items:
+            if "shared" in item.keywords:
+                item.add_marker(pytest.mark.skip(reason="no ../shared beside the repository"))
+
+
+def allowed_skips(text: str) -> dict[str, str]:
+    """Test patterns and the reason of each, from lines `PATTERN | REASON`; '#' begins a comment."""
+    allowed = {}
+    for line in text.splitlines():
+        if line.strip() and not line.startswith("#"):
+            pattern, bar, reason = (part.strip() for part in line.partition("|"))
+            if not bar or not reason:
+                raise pytest.UsageError(f"allowed-skips.txt: no reason in '{line}'")
+            allowed[pattern] = reason
+    return allowed
+
+
+ALLOWED_SKIPS = allowed_skips((Path(__file__).parent / "allowed-skips.txt").read_text("utf-8"))
+
+
+def _refuse_skip(report: pytest.TestReport | pytest.CollectReport) -> None:
+    if not (IN_CI and report.outcome == "skipped") or hasattr(report, "wasxfail"):
+        return
+    if any(fnmatchcase(report.nodeid, pattern) for pattern in ALLOWED_SKIPS):
+        return
+    reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else report.longrepr
+    report.outcome = "failed"
+    report.longrepr = f"skipped in CI, which tests/allowed-skips.txt does not allow: {reason}"
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    report = yield
+    _refuse_skip(report)
+    return report
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report() -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
+    report = yield
+    _refuse_skip(report)
+    return report
