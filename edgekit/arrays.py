@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
+from edgekit_runtime import batch
 from edgekit_runtime.manifest import TensorSpec
 from numpy.typing import NDArray
 
@@ -115,7 +116,7 @@ def _labels(path: Path, given: Array | None, count: int) -> tuple[int, ...] | No
 
 
 def _check(path: Path, column: Array, spec: TensorSpec) -> None:
-    expected, got = spec.shape[1:], column.shape[1:]
+    expected, got = batch.sample_shape(spec), column.shape[1:]
     fits = len(expected) == len(got) and all(want in (-1, size) for want, size in zip(expected, got, strict=True))
     if not fits:
         raise UserError(

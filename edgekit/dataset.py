@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from edgekit_runtime import batch
 from edgekit_runtime.manifest import Calibration, Preprocess, TensorSpec
 from edgekit_runtime.preprocess import load_pixels, to_real
 from numpy.typing import NDArray
@@ -71,7 +72,7 @@ class RepresentativeDataset:
         skip_limit: float = SKIP_LIMIT,
     ) -> "Stream":
         """At most `count` samples for these model inputs. Raises UserError where data and inputs do not fit."""
-        return Stream(self, tuple(inputs), preprocess, count or len(self), seed, skip_limit)
+        return Stream(self, tuple(inputs), preprocess, count=count or len(self), seed=seed, skip_limit=skip_limit)
 
 
 def open_dataset(path: Path, labels: Sequence[str] | None = None) -> RepresentativeDataset:
@@ -104,6 +105,7 @@ class Stream(Iterator[Sample]):
         dataset: RepresentativeDataset,
         inputs: tuple[TensorSpec, ...],
         preprocess: Preprocess | None,
+        *,
         count: int,
         seed: int,
         skip_limit: float,
@@ -148,7 +150,7 @@ class Stream(Iterator[Sample]):
         label = None if self.dataset.labels is None else self.dataset.labels[index]
         name = self.dataset.names[index]
         if isinstance(source, pictures.Pictures):
-            assert self.preprocess is not None  # noqa: S101  # mypy: checked in __init__
+            assert self.preprocess is not None  # mypy: checked in __init__
             content = _content(source.root / name)
             return Sample(name, hashlib.sha256(content).hexdigest(), (self._pixels(content),), label)
         rows = [np.ascontiguousarray(column[index]) for column in self._columns]
@@ -165,12 +167,13 @@ class Stream(Iterator[Sample]):
         return Sample(name, digest.hexdigest(), real, label)
 
     def _pixels(self, source: "bytes | Array") -> Array:
-        assert self.preprocess is not None  # noqa: S101  # mypy: checked in __init__
+        assert self.preprocess is not None  # mypy: checked in __init__
         try:
             pixels = load_pixels(source, self.preprocess)
         except EdgekitError as error:
             raise _UnreadableError(error.message) from error
-        return to_real(pixels, self.preprocess).astype(self.inputs[0].dtype)
+        real = to_real(pixels, self.preprocess).astype(self.inputs[0].dtype)
+        return real[..., 0] if len(batch.sample_shape(self.inputs[0])) == 2 else real
 
     def _check_limit(self) -> None:
         if len(self.skipped) <= self._limit:

@@ -149,21 +149,21 @@ def preprocess(declaration: Declaration, inputs: Sequence[TensorSpec], *, pictur
 
 def _picture_size(inputs: Sequence[TensorSpec]) -> tuple[int, int, int]:
     shape = inputs[0].shape if inputs else ()
-    if len(inputs) != 1 or len(shape) != 4 or shape[3] not in (1, 3):
-        got = ", ".join(f"{spec.name} {list(spec.shape)}" for spec in inputs)
-        raise UserError(
-            f"pictures need a model with one input of shape [N, height, width, 1 or 3], not {got}",
-            hint="give the model's real inputs as .npy or .npz, and leave the picture keys out",
-        )
-    return shape[1], shape[2], shape[3]
+    if len(inputs) == 1 and len(shape) == 4 and shape[3] in (1, 3):
+        return shape[1], shape[2], shape[3]
+    if len(inputs) == 1 and len(shape) == 3:
+        return shape[1], shape[2], 1
+    got = ", ".join(f"{spec.name} {list(spec.shape)}" for spec in inputs)
+    raise UserError(
+        f"pictures need a model with one input of shape [N, height, width, 1 or 3] or [N, height, width], not {got}",
+        hint="give the model's real inputs as .npy or .npz, and leave the picture keys out",
+    )
 
 
 def _scale(declaration: Declaration, channels: int) -> tuple[tuple[float, ...], tuple[float, ...]]:
     if declaration.range is not None:
         mean, std = RANGES[declaration.range]
         return (mean,) * channels, (std,) * channels
-    assert declaration.mean is not None  # noqa: S101  # mypy: __post_init__ holds one of the two
-    assert declaration.std is not None  # noqa: S101
-    return tuple(
-        values * channels if len(values) == 1 else values for values in (declaration.mean, declaration.std)
-    )  # type: ignore[return-value]  # a pair by construction
+    assert declaration.mean is not None  # mypy: __post_init__ holds one of the two
+    assert declaration.std is not None
+    return tuple(values * channels if len(values) == 1 else values for values in (declaration.mean, declaration.std))  # type: ignore[return-value]  # a pair by construction

@@ -1,0 +1,114 @@
+"""Conversion: an INT8 `.tflite` and how it was made.
+
+Beside `NAME.tflite` stands the folder `NAME.edgekit` with `conversion.json` (this record), `float.tflite`,
+`golden.npz` and `labels.txt`.
+"""
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+from edgekit_runtime import schema
+from edgekit_runtime.manifest import (
+    GOLDEN,
+    LABELS,
+    Golden,
+    Manifest,
+    Preprocess,
+    Provenance,
+    TensorSpec,
+)
+
+from edgekit.errors import CheckFailed, UserError
+from edgekit.profile import DeviceProfile
+
+SCHEMA = 1
+RECORD = "conversion.json"
+FLOAT = "float.tflite"
+MAX_RECORD_BYTES = 16 * 1024**2
+
+
+@dataclass(frozen=True)
+class Conversion:
+    """The record. Sizes are in bytes; `input_names` are the source model's names, in the order of `inputs`."""
+
+    name: str
+    task: str
+    profile: str
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    input_names: tuple[str, ...]
+    preprocess: Preprocess | None
+    labels: tuple[str, ...] | None
+    provenance: Provenance
+    model_sha256: str
+    model_size: int
+    float_sha256: str
+    float_size: int
+    golden: Golden | None
+    notes: tuple[str, ...] = ()
+    schema: int = SCHEMA
+
+    def __post_init__(self) -> None:
+        if self.schema != SCHEMA:
+            raise ValueError(f"conversion record of schema {self.schema}; this edgekit reads {SCHEMA}")
+
+    @staticmethod
+    def load(model: Path) -> "Conversion":
+        """The record of a converted `.tflite`. Raises UserError when there is none, CheckFailed when it is not its."""
+        files = Files.of(model)
+        try:
+            with files.record.open("rb") as file:
+                text = file.read(MAX_RECORD_BYTES + 1)
+            content = model.read_bytes()
+        except OSError as error:
+            raise UserError(
+                f"{error.filename}: cannot read it: {error.strerror}",
+                hint="give a .tflite that 'edgekit convert' made, with the .edgekit folder beside it",
+            ) from error
+        if len(text) > MAX_RECORD_BYTES:
+            raise UserError(f"{files.record}: larger than {MAX_RECORD_BYTES} bytes")
+        record = schema.load_json(Conversion, text, str(files.record))
+        if hashlib.sha256(content).hexdigest() != record.model_sha256:
+            raise CheckFailed(
+                f"{model}: not the model that {files.record} describes",
+                hint="the file was changed after its conversion: convert again",
+            )
+        return record
+
+
+@dataclass(frozen=True)
+class Files:
+    """Where the parts of a conversion stand; `labels` and `golden` exist only when the record has them."""
+
+    model: Path
+    folder: Path
+    record: Path
+    float: Path
+    golden: Path
+    labels: Path
+
+    @staticmethod
+    def of(model: Path) -> "Files":
+        """The parts beside `model`, whether they exist or not."""
+        folder = model.with_suffix(".edgekit")
+        return Files(model, folder, folder / RECORD, folder / FLOAT, folder / GOLDEN, folder / LABELS)
+
+
+def manifest(conversion: Conversion, profile: DeviceProfile, runtime: str) -> Manifest:
+    """The release's manifest. `runtime` names the board's interpreter, for example "ai-edge-litert 2.3.0"."""
+    return Manifest(
+        name=conversion.name,
+        task=conversion.task,
+        profile=profile.name,
+        model_sha256=conversion.model_sha256,
+        model_size=conversion.model_size,
+        inputs=conversion.inputs,
+        outputs=conversion.outputs,
+        preprocess=conversion.preprocess,
+        labels=LABELS if conversion.labels else None,
+        runtime=runtime,
+        num_threads=profile.num_threads,
+        provenance=conversion.provenance,
+        golden=conversion.golden,
+    )

@@ -1,0 +1,192 @@
+"""convert: SourceModel + DeviceProfile + RepresentativeDataset -> Conversion."""
+
+import contextlib
+import hashlib
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import platformdirs
+from edgekit_runtime import schema
+from edgekit_runtime.manifest import GOLDEN, LABELS, Provenance
+
+from edgekit import keras_archive, keras_model, prove, quantize, worker
+from edgekit.conversion import FLOAT, RECORD, Conversion, Files
+from edgekit.dataset import open_dataset
+from edgekit.declaration import Declaration
+from edgekit.errors import CheckFailed, UserError
+from edgekit.model import SourceModel, open_model, require_convertible
+from edgekit.profile import DeviceProfile
+
+MB = 1024 * 1024
+PROOF_LIMIT_S = 600.0
+
+
+def convert(
+    model: Path,
+    *,
+    profile: DeviceProfile,
+    data: Path,
+    output: Path,
+    declaration: Declaration | None = None,
+    samples: int = 200,
+    seed: int = 0,
+    trust_code: bool = False,
+    allow_float: bool = False,
+    progress: worker.Progress | None = None,
+    log: Path | None = None,
+) -> Conversion:
+    """Write `output` (an INT8 `.tflite`) and the folder beside it, or nothing.
+
+    At most `samples` samples of `data` set the ranges, chosen by `seed`: the same model, data, versions and seed give
+    the same bytes. `trust_code` loads models that hold code; `allow_float` keeps operators that have no INT8 form in
+    float. TensorFlow runs in a process of its own; what it says goes to `log` (default: the user's log folder).
+
+    `progress(stage, done, total)` is called with the stages load, float, calibrate, quantize and prove.
+    Raises UserError for inputs that do not fit, CheckFailed for a model that was converted but does not run.
+    """
+    declaration = declaration or Declaration()
+    source = _checked(model, output, data, samples, trust_code=trust_code, declaration=declaration)
+    with _staging(output) as folder:
+        log = log or default_log()
+        request = quantize.Request(
+            model=str(model),
+            form=source.form,
+            trust_code=trust_code,
+            declaration=declaration,
+            data=str(data),
+            samples=samples,
+            seed=seed,
+            input_dtype=profile.input_dtype,
+            output_dtype=profile.output_dtype,
+            allow_float=allow_float,
+            folder=str(folder),
+        )
+        plain = worker.run("convert", schema.plain(request), what=f"converting {model}", log=log, progress=progress)
+        made = schema.read(quantize.Quantized, plain, "conversion")
+        proof = _prove(made, folder, data, seed=seed, log=log, progress=progress)
+        record = _record(source, made, proof, folder, name=declaration.name, profile=profile.name)
+        if record.model_size > profile.max_model_mb * MB:
+            raise CheckFailed(
+                f"the model is {record.model_size / MB:.1f} MB, the profile {profile.name} allows "
+                f"{profile.max_model_mb:g} MB",
+                hint="raise max_model_mb in the profile, or choose a smaller model",
+            )
+        _publish(record, folder, output)
+    return record
+
+
+def default_log() -> Path:
+    """The log of conversions in the user's log folder; a new file when it has grown over 4 MB."""
+    path = platformdirs.user_log_path("edgekit", ensure_exists=True) / "convert.log"
+    if path.exists() and path.stat().st_size > 4 * MB:
+        path.unlink()
+    return path
+
+
+def _checked(
+    model: Path, output: Path, data: Path, samples: int, *, trust_code: bool, declaration: Declaration
+) -> SourceModel:
+    if output.suffix != ".tflite":
+        raise UserError(f"{output}: the output must end in .tflite")
+    if not output.parent.is_dir():
+        raise UserError(f"{output}: the folder {output.parent} does not exist")
+    if samples < 1:
+        raise UserError(f"{samples} samples cannot set a range", hint="100 to 300 are usual")
+    source = open_model(model)
+    require_convertible(source)
+    if source.form == "keras" and not trust_code:
+        keras_model.refuse_code(model, keras_archive.code_in(keras_archive.read_config(model)))
+    open_dataset(data, declaration.labels)
+    return source
+
+
+def _prove(
+    made: quantize.Quantized, folder: Path, data: Path, *, seed: int, log: Path, progress: worker.Progress | None
+) -> prove.Proof:
+    request = prove.Request(
+        int8=str(folder / quantize.INT8),
+        float=str(folder / quantize.FLOAT),
+        data=str(data),
+        preprocess=made.preprocess,
+        labels=made.labels,
+        task=made.task,
+        input_names=made.input_names,
+        seed=seed,
+        golden=str(folder / GOLDEN),
+    )
+    plain = worker.run(
+        "prove",
+        schema.plain(request),
+        what="running the converted model",
+        log=log,
+        progress=progress,
+        time_limit_s=PROOF_LIMIT_S,
+    )
+    return schema.read(prove.Proof, plain, "proof")
+
+
+def _record(
+    source: SourceModel,
+    made: quantize.Quantized,
+    proof: prove.Proof,
+    folder: Path,
+    *,
+    name: str | None,
+    profile: str,
+) -> Conversion:
+    int8, reference = (folder / quantize.INT8).read_bytes(), (folder / quantize.FLOAT).read_bytes()
+    return Conversion(
+        name=name or source.name,
+        task=made.task,
+        profile=profile,
+        inputs=proof.inputs,
+        outputs=proof.outputs,
+        input_names=made.input_names,
+        preprocess=made.preprocess,
+        labels=made.labels,
+        provenance=Provenance(
+            source=source.name if source.path.is_dir() else source.path.name,
+            source_format=source.form,
+            source_sha256=source.sha256,
+            versions=made.versions,
+            calibration=made.calibration,
+        ),
+        model_sha256=hashlib.sha256(int8).hexdigest(),
+        model_size=len(int8),
+        float_sha256=hashlib.sha256(reference).hexdigest(),
+        float_size=len(reference),
+        golden=proof.golden,
+        notes=made.notes,
+    )
+
+
+@contextlib.contextmanager
+def _staging(output: Path) -> Iterator[Path]:
+    """A folder beside the output that is gone afterwards, whatever happens."""
+    try:
+        folder = Path(tempfile.mkdtemp(prefix=f".{output.stem}-", suffix=".part", dir=output.parent))
+    except OSError as error:
+        raise UserError(f"{output.parent}: cannot write there: {error.strerror}") from error
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _publish(record: Conversion, folder: Path, output: Path) -> None:
+    """Put folder and model in their places by renames. Between the two, `Conversion.load` says what is wrong."""
+    files, fresh = Files.of(output), folder / "fresh"
+    fresh.mkdir()
+    (folder / quantize.FLOAT).rename(fresh / FLOAT)
+    if record.golden is not None:
+        (folder / GOLDEN).rename(fresh / GOLDEN)
+    if record.labels is not None:
+        (fresh / LABELS).write_text("\n".join(record.labels) + "\n", encoding="utf-8")
+    (fresh / RECORD).write_text(schema.dump_json(record), encoding="utf-8")
+    if files.folder.exists():
+        files.folder.rename(folder / "old")
+    fresh.rename(files.folder)
+    os.replace(folder / quantize.INT8, output)

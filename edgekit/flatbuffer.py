@@ -1,0 +1,149 @@
+"""Reading and naming what a `.tflite` file holds, without an interpreter."""
+
+import struct
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from edgekit_runtime.manifest import DTYPES, TensorSpec
+
+from edgekit.errors import UserError
+
+MAX_BYTES = 2 * 1024**3
+
+
+@dataclass(frozen=True)
+class TFLite:
+    """The first subgraph. `operators` counts them by name; `float_operators` names those that compute in float32.
+
+    `quantization` is "int8" (nothing but the ends in float), "mixed" or "float".
+    """
+
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    operators: dict[str, int]
+    float_operators: tuple[str, ...]
+    quantization: str
+    parameters: int
+    signatures: tuple[str, ...]
+    size: int
+
+
+def read(path: Path) -> TFLite:
+    """Look into a `.tflite` file. Raises UserError for one that cannot be parsed."""
+    if path.stat().st_size > MAX_BYTES:
+        raise UserError(f"{path}: larger than {MAX_BYTES} bytes")
+    content = path.read_bytes()
+    try:
+        return parse(content)
+    except UserError as error:
+        raise UserError(f"{path}: {error.message}") from error
+    except Exception as error:  # the generated reader raises whatever damaged offsets lead to
+        raise UserError(f"{path}: not a readable TFLite model: it is cut or damaged ({error})") from error
+
+
+def parse(content: bytes) -> TFLite:
+    """As `read`, from bytes; raises anything for damaged ones."""
+    from ai_edge_litert import schema_py_generated as schema_fb
+
+    if content[4:8] != b"TFL3":
+        raise UserError("not a TFLite model (no TFL3 mark)")
+    model = schema_fb.Model.GetRootAsModel(content, 0)
+    graph = model.Subgraphs(0)
+    codes = {number: name for name, number in vars(schema_fb.BuiltinOperator).items() if isinstance(number, int)}
+    kinds = {number: name.lower() for name, number in vars(schema_fb.TensorType).items() if isinstance(number, int)}
+    operators: Counter[str] = Counter()
+    in_float: set[str] = set()
+    for index in range(graph.OperatorsLength()):
+        operator = graph.Operators(index)
+        code = model.OperatorCodes(operator.OpcodeIndex())
+        custom = code.CustomCode()
+        name = custom.decode() if custom else codes[max(code.BuiltinCode(), code.DeprecatedBuiltinCode())]
+        operators[name] += 1
+        if name not in ("QUANTIZE", "DEQUANTIZE") and _computes_in_float(graph, operator, kinds):
+            in_float.add(name)
+    return TFLite(
+        inputs=tuple(_spec(graph.Tensors(graph.Inputs(i)), kinds) for i in range(graph.InputsLength())),
+        outputs=tuple(_spec(graph.Tensors(graph.Outputs(i)), kinds) for i in range(graph.OutputsLength())),
+        operators=dict(sorted(operators.items())),
+        float_operators=tuple(sorted(in_float)),
+        quantization=_quantization(operators, in_float),
+        parameters=_parameters(model, graph),
+        signatures=tuple(model.SignatureDefs(i).SignatureKey().decode() for i in range(model.SignatureDefsLength())),
+        size=len(content),
+    )
+
+
+def named(content: bytes) -> bytes:
+    """The model with its inputs and outputs named as in its only signature, where the new name is not longer.
+
+    The converter calls them `serving_default_image:0` and `StatefulPartitionedCall:1`. A flatbuffer's string can be
+    shortened in place, so that no other byte moves and every alignment holds.
+    """
+    from ai_edge_litert import schema_py_generated as schema_fb
+
+    model = schema_fb.Model.GetRootAsModel(content, 0)
+    if model.SignatureDefsLength() != 1:
+        return content
+    signature, graph = model.SignatureDefs(0), model.Subgraphs(0)
+    changed = bytearray(content)
+    maps = [signature.Inputs(i) for i in range(signature.InputsLength())]
+    maps += [signature.Outputs(i) for i in range(signature.OutputsLength())]
+    for item in maps:
+        tensor, name = graph.Tensors(item.TensorIndex()), item.Name()
+        old = tensor.Name()
+        if name and old and len(name) <= len(old):
+            table = tensor._tab  # the generated reader offers no other way to the position
+            field = table.Offset(10)  # schema.fbs: Tensor.name is the fourth field
+            start = table.Indirect(table.Pos + field)
+            changed[start : start + 4] = struct.pack("<I", len(name))
+            changed[start + 4 : start + 4 + len(old)] = name.ljust(len(old), b"\0")
+    return bytes(changed)
+
+
+def _computes_in_float(graph: Any, operator: Any, kinds: dict[int, str]) -> bool:
+    indices = [operator.Inputs(i) for i in range(operator.InputsLength())]
+    indices += [operator.Outputs(i) for i in range(operator.OutputsLength())]
+    return any(index >= 0 and kinds[graph.Tensors(index).Type()].startswith("float") for index in indices)
+
+
+def _quantization(operators: Counter[str], in_float: set[str]) -> str:
+    computing = set(operators) - {"QUANTIZE", "DEQUANTIZE"}
+    if not in_float:
+        return "int8"
+    return "float" if computing == in_float and "QUANTIZE" not in operators else "mixed"
+
+
+def _parameters(model: Any, graph: Any) -> int:
+    total = 0
+    for index in range(graph.TensorsLength()):
+        tensor = graph.Tensors(index)
+        buffer = model.Buffers(tensor.Buffer())
+        if buffer is not None and buffer.DataLength() and tensor.ShapeLength():
+            size = 1
+            for axis in range(tensor.ShapeLength()):
+                size *= tensor.Shape(axis)
+            total += size if size > 1 else 0
+    return total
+
+
+def _spec(tensor: Any, kinds: dict[int, str]) -> TensorSpec:
+    kind = kinds[tensor.Type()]
+    if kind not in DTYPES:
+        raise UserError(f"tensor '{tensor.Name().decode()}' is {kind}, which edgekit does not handle")
+    signature = _axes(tensor.ShapeSignature, tensor.ShapeSignatureLength())
+    shape = signature or _axes(tensor.Shape, tensor.ShapeLength())
+    quantization = tensor.Quantization()
+    scaled = quantization is not None and quantization.ScaleLength() == 1 and quantization.Scale(0) > 0
+    return TensorSpec(
+        tensor.Name().decode(),
+        shape,
+        kind,
+        float(quantization.Scale(0)) if scaled else None,
+        int(quantization.ZeroPoint(0)) if scaled else None,
+    )
+
+
+def _axes(axis: Any, length: int) -> tuple[int, ...]:
+    return tuple(int(axis(index)) for index in range(length))

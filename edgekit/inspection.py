@@ -1,0 +1,132 @@
+"""Inspection: what a model file is, without converting it."""
+
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from edgekit_runtime import schema
+from edgekit_runtime.manifest import DTYPES, TensorSpec
+
+from edgekit import flatbuffer, keras_archive, savedmodel, worker
+from edgekit.errors import UserError
+from edgekit.model import FORMS, open_model
+
+TIME_LIMIT_S = 300.0
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """A model as found. `code` says what in it would run code when it is loaded; `size` is in bytes.
+
+    For a form that edgekit knows but does not look into, tensors and operators are empty.
+    """
+
+    name: str
+    form: str
+    description: str
+    sha256: str
+    size: int
+    signatures: tuple[str, ...] = ()
+    inputs: tuple[TensorSpec, ...] = ()
+    outputs: tuple[TensorSpec, ...] = ()
+    parameters: int | None = None
+    operators: dict[str, int] = field(default_factory=dict)
+    quantization: str | None = None
+    code: tuple[str, ...] = ()
+    made_with: str | None = None
+    notes: tuple[str, ...] = ()
+
+
+def inspect(path: Path, *, log: Path | None = None) -> Inspection:
+    """Say what `path` is. Nothing of the model is run. Raises UserError for what is no model."""
+    model = open_model(path)
+    found: dict[str, Any] = {}
+    if model.form in ("saved-model", "keras", "tflite"):
+        request = {"path": str(path), "form": model.form}
+        found = worker.run(
+            "inspect", request, what=f"inspecting {path}", log=log, time_limit_s=TIME_LIMIT_S, progress=None
+        )
+    facts = {
+        "name": model.name,
+        "form": model.form,
+        "description": FORMS[model.form],
+        "sha256": model.sha256,
+        "size": model.size,
+    }
+    return schema.read(Inspection, {**facts, **found}, "inspection")
+
+
+def work(request: dict[str, Any], _progress: worker.Progress) -> dict[str, Any]:
+    """The worker's side: the facts that need TensorFlow's formats."""
+    path = Path(request["path"])
+    look = {"saved-model": _saved_model, "keras": _keras, "tflite": _tflite}[request["form"]]
+    plain: dict[str, Any] = schema.plain(look(path))
+    return plain
+
+
+def _saved_model(path: Path) -> dict[str, Any]:
+    graph = savedmodel.read(path)
+    found: dict[str, Any] = {
+        "signatures": graph.signatures,
+        "code": tuple(f"operator {name}" for name in graph.code),
+        "made_with": f"TensorFlow {graph.tensorflow}",
+        "parameters": _variables(path) + graph.constants,
+        "operators": {"graph nodes": graph.nodes},
+    }
+    try:
+        signature = savedmodel.serving_signature(path, graph)
+    except UserError as error:
+        return {**found, "notes": (error.message,)}
+    return {**found, "inputs": signature.inputs, "outputs": signature.outputs}
+
+
+def _variables(path: Path) -> int:
+    import numpy as np
+    import tensorflow as tf
+
+    prefix = path / "variables" / "variables"
+    if not prefix.with_suffix(".index").is_file():
+        return 0
+    try:
+        listed = tf.train.list_variables(str(prefix))
+    except (tf.errors.OpError, ValueError) as error:
+        raise UserError(f"{path}: the variables cannot be read: {str(error).splitlines()[0]}") from error
+    kept = (shape for name, shape in listed if "OPTIMIZER_SLOT" not in name and "optimizer/" not in name)
+    return sum(int(np.prod(shape)) for shape in kept if shape)
+
+
+def _keras(path: Path) -> dict[str, Any]:
+    config = keras_archive.read_config(path)
+    code = keras_archive.code_in(config)
+    if code:
+        return {"code": code, "notes": ("it holds code, so it was not loaded",)}
+    from edgekit import keras_model
+
+    model = keras_model.load(path, trust_code=False)
+    return {
+        "inputs": tuple(_keras_spec(path, tensor) for tensor in model.inputs),
+        "outputs": tuple(
+            _keras_spec(path, tensor, name)
+            for name, tensor in zip(keras_model.output_names(model), model.outputs, strict=True)
+        ),
+        "parameters": int(model.count_params()),
+        "operators": keras_model.layers(model),
+        "made_with": f"Keras {keras_model.version(path)}",
+    }
+
+
+def _keras_spec(path: Path, tensor: Any, name: str | None = None) -> TensorSpec:
+    if str(tensor.dtype) not in DTYPES:
+        raise UserError(f"{path}: tensor '{name or tensor.name}' is {tensor.dtype}, which TFLite does not take")
+    return TensorSpec(
+        name or tensor.name, tuple(-1 if size is None else int(size) for size in tensor.shape), str(tensor.dtype)
+    )
+
+
+def _tflite(path: Path) -> dict[str, Any]:
+    found = asdict(flatbuffer.read(path))
+    in_float = found.pop("float_operators")
+    del found["size"]
+    if found["quantization"] == "mixed":
+        found["notes"] = (f"operators in float: {', '.join(in_float)}",)
+    return found

@@ -1,0 +1,117 @@
+"""The worker's side of the proof after a conversion: both models load and run, and the golden samples are made.
+
+TensorFlow is not imported here: a model that crashes its interpreter ends this process and nothing else.
+"""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from edgekit_runtime import quant, schema
+from edgekit_runtime.engine import Engine
+from edgekit_runtime.interpreter import ModelError
+from edgekit_runtime.manifest import Golden, Preprocess, TensorSpec
+
+from edgekit.dataset import Sample, open_dataset
+from edgekit.errors import CheckFailed
+from edgekit.fidelity import Fidelity
+from edgekit.worker import Progress
+
+MAX_SAMPLES = 8
+MAX_BYTES = 1024 * 1024  # of arrays; an uncompressed .npz adds a few hundred bytes each
+_OVERHEAD_BYTES = 4096
+
+
+@dataclass(frozen=True)
+class Request:
+    """Two models, the data they were made with, and where `golden.npz` is written."""
+
+    int8: str
+    float: str
+    data: str
+    preprocess: Preprocess | None
+    labels: tuple[str, ...] | None
+    task: str
+    input_names: tuple[str, ...]
+    seed: int
+    golden: str
+
+
+@dataclass(frozen=True)
+class Proof:
+    """The INT8 model's tensors as the Engine sees them; `golden` is None when one sample is over 1 MiB."""
+
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    golden: Golden | None
+
+
+def work(request: dict[str, Any], progress: Progress) -> dict[str, Any]:
+    """Prove; returns a plain Proof."""
+    plain: dict[str, Any] = schema.plain(prove(schema.read(Request, request, "request"), progress))
+    return plain
+
+
+def prove(request: Request, progress: Progress) -> Proof:
+    """Load and run both models on real samples. Raises CheckFailed with the interpreter's own reason."""
+    int8, reference = _engine(request, request.int8, "INT8"), _engine(request, request.float, "float")
+    specs = tuple(
+        replace(spec, name=name, dtype="float32" if spec.scale is not None else spec.dtype)
+        for spec, name in zip(int8.inputs, request.input_names, strict=True)
+    )
+    stream = open_dataset(Path(request.data)).stream(specs, request.preprocess, count=MAX_SAMPLES, seed=request.seed)
+    fidelities = [Fidelity(spec.name) for spec in int8.outputs]
+    inputs: list[list[Any]] = [[] for _ in int8.inputs]
+    outputs: list[list[Any]] = [[] for _ in int8.outputs]
+    size = _OVERHEAD_BYTES
+    for number, sample in enumerate(stream):
+        progress("prove", number, stream.wanted)
+        stored, wanted, got = _run(sample, int8, reference)
+        size += sum(array.nbytes for array in (*stored, *wanted))
+        if size > MAX_BYTES:
+            break
+        for fidelity, one, other in zip(fidelities, wanted, got, strict=True):
+            fidelity.add(one, other)
+        for rows, array in zip((*inputs, *outputs), (*stored, *wanted), strict=True):
+            rows.append(array)
+    progress("prove", stream.wanted, stream.wanted)
+    count = len(inputs[0])
+    golden = Golden(count, tuple(fidelity.distance() for fidelity in fidelities)) if count else None
+    if count:
+        held = {f"input_{index}": np.concatenate(rows) for index, rows in enumerate(inputs)}
+        held.update({f"output_{index}": np.concatenate(rows) for index, rows in enumerate(outputs)})
+        np.savez(request.golden, **held)  # type: ignore[arg-type]  # NumPy's stub reads a keyword named allow_pickle
+    return Proof(int8.inputs, int8.outputs, golden)
+
+
+def _engine(request: Request, model: str, kind: str) -> Engine:
+    try:
+        return Engine.load(
+            Path(model),
+            preprocess=request.preprocess,
+            labels=request.labels,
+            task=request.task,
+        )
+    except ModelError as error:
+        raise CheckFailed(
+            f"the {kind} model was converted but does not run: {error.message}", hint=error.hint
+        ) from error
+
+
+def _run(sample: Sample, int8: Engine, reference: Engine) -> tuple[list[Any], list[Any], list[Any]]:
+    """Stored inputs, then the real outputs of the float and of the INT8 model; one row each."""
+    stored = [quant.quantize(value[None], spec) for value, spec in zip(sample.inputs, int8.inputs, strict=True)]
+    real = [quant.dequantize(value, spec) for value, spec in zip(stored, int8.inputs, strict=True)]
+    try:
+        wanted = list(reference.infer_real(real))
+        got = [quant.dequantize(out, spec) for out, spec in zip(int8.infer(stored), int8.outputs, strict=True)]
+    except ModelError as error:
+        raise CheckFailed(f"the model was converted but does not run: {error.message}", hint=error.hint) from error
+    for spec, one, other in zip(int8.outputs, wanted, got, strict=True):
+        if not (np.isfinite(one).all() and np.isfinite(other).all()):
+            raise CheckFailed(
+                f"output '{spec.name}' is not finite on the sample {sample.name}",
+                hint="is the declared range the one that the model was trained on?",
+            )
+    return stored, wanted, got

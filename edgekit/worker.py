@@ -1,0 +1,190 @@
+"""Work with models in a process of its own: TensorFlow's and an interpreter's chatter, memory and crashes stay there.
+
+The parent calls `run`; the child is `python -m edgekit.worker JOB`, reads one JSON request from standard input and
+answers with JSON lines: progress, then one result or one error. Everything else that the child writes goes to a log.
+"""
+
+import contextlib
+import importlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import traceback
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import IO, Any
+
+from edgekit.errors import CheckFailed, DeviceError, EdgekitError, UserError
+
+Progress = Callable[[str, int, int], None]
+JOBS = {
+    "inspect": "edgekit.inspection",
+    "convert": "edgekit.quantize",
+    "prove": "edgekit.prove",
+    "validate": "edgekit.validate",
+}
+# Same bytes from the same inputs: fixed hashing, no graphics card, no kernels that depend on oneDNN's choices.
+ENVIRONMENT = {
+    "PYTHONHASHSEED": "0",
+    "CUDA_VISIBLE_DEVICES": "-1",
+    "TF_ENABLE_ONEDNN_OPTS": "0",
+    "KERAS_BACKEND": "tensorflow",
+    "TF_USE_LEGACY_KERAS": "0",
+    "PYTHONUNBUFFERED": "1",
+}
+_ROOTS = {root.kind: root for root in (UserError, CheckFailed, DeviceError)}
+
+
+class WorkerError(RuntimeError):
+    """A bug of ours in the child; the text holds the child's traceback."""
+
+
+def run(
+    job: str,
+    request: dict[str, Any],
+    *,
+    what: str,
+    log: Path | None = None,
+    progress: Progress | None = None,
+    time_limit_s: float | None = None,
+) -> Any:
+    """Do `job` in a child and return its result. `what` names the work in errors, for example "converting x.keras".
+
+    Raises the child's own UserError or CheckFailed; CheckFailed when the child crashes or takes too long.
+    """
+    with _log_file(log) as output:
+        child = subprocess.Popen(
+            [sys.executable, "-P", "-m", "edgekit.worker", job],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=output,
+            env={**os.environ, **ENVIRONMENT},
+            text=True,
+            start_new_session=True,
+        )
+        late = threading.Event()
+
+        def stop() -> None:
+            late.set()
+            _kill(child)
+
+        timer = threading.Timer(time_limit_s or threading.TIMEOUT_MAX, stop)
+        timer.daemon = True
+        if time_limit_s is not None:
+            timer.start()
+        try:
+            answer = _converse(child, request, progress)
+            code = child.wait()
+        finally:
+            timer.cancel()
+            _kill(child)
+            for stream in (child.stdin, child.stdout):
+                if stream is not None:
+                    with contextlib.suppress(BrokenPipeError):
+                        stream.close()
+        if "result" in answer:
+            return answer["result"]
+        if "error" in answer:
+            raise _error(answer["error"])
+        if "bug" in answer:
+            raise WorkerError(answer["bug"])
+        if late.is_set():
+            raise CheckFailed(f"{what} took longer than {time_limit_s:g} s and was stopped", log=_path(log))
+        raise _crash(what, code, output, log)
+
+
+def _converse(child: "subprocess.Popen[str]", request: dict[str, Any], progress: Progress | None) -> dict[str, Any]:
+    assert child.stdin is not None  # mypy: both are pipes
+    assert child.stdout is not None
+    with contextlib.suppress(BrokenPipeError):
+        child.stdin.write(json.dumps(request))
+        child.stdin.close()
+    for line in child.stdout:
+        try:
+            message = json.loads(line)
+        except ValueError:
+            continue
+        if "progress" not in message:
+            return dict(message)
+        if progress is not None:
+            progress(*message["progress"])
+    return {}
+
+
+def _error(data: dict[str, Any]) -> EdgekitError:
+    return _ROOTS[data["error"]](data["message"], hint=data["hint"], **data["fields"])
+
+
+def _crash(what: str, code: int, output: IO[bytes], log: Path | None) -> CheckFailed:
+    if code == -signal.SIGKILL:
+        reason = "was killed, probably because memory ran out"
+    elif code < 0:
+        reason = f"crashed with {signal.Signals(-code).name}"
+    else:
+        reason = f"ended with exit code {code} and no answer"
+    output.flush()
+    output.seek(max(0, output.seek(0, os.SEEK_END) - 2000))
+    last = output.read().decode("utf-8", "replace").strip().splitlines()
+    return CheckFailed(
+        f"{what} {reason}",
+        hint=f"the log is {log}" if log else "last words: " + " ".join(last[-3:])[-400:],
+        log=_path(log),
+        exit_code=code,
+    )
+
+
+def _kill(child: "subprocess.Popen[str]") -> None:
+    if child.poll() is None:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(child.pid, signal.SIGKILL)
+    child.wait()
+
+
+@contextlib.contextmanager
+def _log_file(log: Path | None) -> Iterator[IO[bytes]]:
+    if log is None:
+        with tempfile.TemporaryFile() as file:
+            yield file
+        return
+    try:
+        file = log.open("a+b")
+    except OSError as error:
+        raise UserError(f"{log}: cannot write the log: {error.strerror}", log=str(log)) from error
+    with file:
+        yield file
+
+
+def _path(log: Path | None) -> str | None:
+    return None if log is None else str(log)
+
+
+def main() -> int:
+    """The child's side."""
+    answers = os.fdopen(os.dup(1), "w", encoding="utf-8", buffering=1)
+    os.dup2(2, 1)
+
+    def answer(**message: object) -> None:
+        answers.write(json.dumps(message) + "\n")
+
+    def progress(stage: str, done: int, total: int) -> None:
+        answer(progress=[stage, done, total])
+
+    try:
+        request = json.load(sys.stdin)
+        work = importlib.import_module(JOBS[sys.argv[1]]).work
+        answer(result=work(request, progress))
+    except EdgekitError as error:
+        answer(error=error.to_dict())
+    except MemoryError:
+        answer(error=CheckFailed("memory ran out").to_dict())
+    except Exception:
+        answer(bug=traceback.format_exc())
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
