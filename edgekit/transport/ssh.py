@@ -63,7 +63,7 @@ class SshTransport(Transport):
         limits: Limits,
         on_stderr: Callable[[str], None] | None,
     ) -> Completed:
-        return self._converse(argv, stdin, limits, on_stderr)[0]
+        return self._converse(argv, stdin, limits, on_stderr)
 
     def _converse(
         self,
@@ -72,7 +72,7 @@ class SshTransport(Transport):
         limits: Limits,
         on_stderr: Callable[[str], None] | None = None,
         progress: Callable[[int], None] | None = None,
-    ) -> tuple[Completed, int]:
+    ) -> Completed:
         line = command_line(argv)
         with self._link.watchdog.guard(f"starting {argv[0]}"):
             channel = self._open()
@@ -91,7 +91,7 @@ class SshTransport(Transport):
                     board=self.name,
                     argv=list(argv),
                 )
-        return done, talk.sent
+        return done
 
     def _put(
         self, source: BinaryIO, target: RemotePath, size: int, offset: int, progress: Callable[[int], None]
@@ -134,10 +134,10 @@ class SshTransport(Transport):
         limits = Limits(_SYNC_FACTOR * self._link.stall, math.inf, 4096)
         argv = ["sh", "-c", _CAT, "sh", str(target), str(offset)]
         part = _Part(LocalReader(source, offset), size - offset)
-        done, sent = self._converse(argv, part, limits, progress=lambda count: progress(offset + count))  # type: ignore[arg-type]  # only read() is used
+        done = self._converse(argv, part, limits, progress=lambda count: progress(offset + count))  # type: ignore[arg-type]  # only read() is used
         if done.status:
             error = SftpError(-1, done.stderr.decode("utf-8", "replace").strip())
-            raise self._explain(target, error, size - offset - sent, offset + sent)
+            raise self._explain(target, error, size - offset, offset)
         words = done.stdout.split()
         _same_size(self.name, target, int(words[-1]) if words and words[-1].isdigit() else -1, size)
 
@@ -158,15 +158,21 @@ class SshTransport(Transport):
                 self._drop_sftp()
                 raise self._failure(source, error, 0) from error
         if len(content) > limit:
-            raise OutputTooLarge(f"{self.name}: {source} is larger than {limit} bytes", what=str(source), limit=limit)
+            raise self._too_large(source, limit)
         return content
 
     def _get_cat(self, source: RemotePath, limit: int) -> bytes:
         argv = ["sh", "-c", 'LC_ALL=C; export LC_ALL; exec cat <"$1"', "sh", str(source)]
-        done, _ = self._converse(argv, None, Limits(_GET_LIMITS, math.inf, limit))
+        try:
+            done = self._converse(argv, None, Limits(_GET_LIMITS, math.inf, limit))
+        except OutputTooLarge as error:
+            raise self._too_large(source, limit) from error
         if done.status:
             raise self._failure(source, SftpError(-1, done.stderr.decode("utf-8", "replace").strip()), 0)
         return done.stdout
+
+    def _too_large(self, path: RemotePath, limit: int) -> OutputTooLarge:
+        return OutputTooLarge(f"{self.name}: {path} is larger than {limit} bytes", what=str(path), limit=limit)
 
     def _open(self) -> paramiko.Channel:
         return self._link.transport.open_session(timeout=4 * self._link.stall)
