@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 from typing import Annotated
 
-import click
 import typer
 
 import edgekit
@@ -51,14 +50,7 @@ deploy.add_to(app)
 def main() -> None:
     """Run the command line; expected failures end in their exit code, our own bugs in a traceback."""
     try:
-        status = app(standalone_mode=False)
-    except click.ClickException as failure:
-        failure.show()
-        sys.exit(failure.exit_code)
+        app()  # a usage error or an interrupt ends here, in Typer's own words
     except EdgekitError as failure:
         show.error(failure, as_json="--json" in sys.argv)
         sys.exit(failure.exit_code)
-    except (click.Abort, KeyboardInterrupt):
-        show.say("stopped")
-        sys.exit(130)
-    sys.exit(status if isinstance(status, int) else 0)
