@@ -101,8 +101,9 @@ def stack(rows: Sequence[Array]) -> Array:
 def _equal(got: Array, wanted: Array) -> bool:
     if got.dtype.kind != "f":
         return np.array_equal(got, wanted)
-    size = float(np.abs(wanted).max()) if wanted.size else 0.0
-    return bool(np.allclose(got, wanted, rtol=0, atol=FLOAT_TOLERANCE * max(size, 1e-30), equal_nan=True))
+    finite = np.abs(wanted[np.isfinite(wanted)])
+    size = float(finite.max()) if finite.size else 0.0
+    return bool(np.allclose(got, wanted, rtol=0, atol=FLOAT_TOLERANCE * size, equal_nan=True))
 
 
 def _refused(size: int, reason: str) -> BatchRefused:

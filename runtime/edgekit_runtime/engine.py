@@ -69,6 +69,8 @@ class Engine:
         self._single: Optional[Interpreter] = Interpreter(self.model, num_threads=num_threads, sha256=sha256)
         self._batched: Optional[Interpreter] = None
         self.package = self._single.package
+        self.model_sha256 = self._single.sha256
+        self.signature = self._single.signature
         self.inputs: Tuple[TensorSpec, ...] = self._single.inputs
         self.outputs: Tuple[TensorSpec, ...] = self._single.outputs
         self._fold = self._checked_fold()

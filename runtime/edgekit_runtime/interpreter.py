@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Dict, List, Optional, Sequence, Tuple
 
 import numpy as np
 
+from edgekit_runtime.environment import package_version
 from edgekit_runtime.errors import CheckFailed, DeviceError, InputError, UserError
 from edgekit_runtime.manifest import TensorSpec
 
@@ -67,8 +68,7 @@ def find() -> Package:
         except (ImportError, AttributeError, SystemError) as error:
             reasons.append(f"{name}: {error}")
             continue
-        version = getattr(importlib.import_module(name), "__version__", None) or _distribution_version(name)
-        return Package(name, version, factory)
+        return Package(name, package_version(name) or "unknown", factory)
     raise RuntimeMissing(
         "no TFLite interpreter can be imported", hint="install ai-edge-litert or tflite-runtime", reasons=reasons
     )
@@ -85,7 +85,7 @@ class Interpreter:
         """Load `model`. Raises HashMismatch, ModelError, UnsupportedOperator, RuntimeMissing."""
         if num_threads < 1:
             raise InputError(f"num_threads is at least 1, not {num_threads}")
-        verify(model, sha256)
+        self.sha256 = verify(model, sha256)
         self.model = model
         self.package = find()
         started = time.perf_counter()
@@ -126,13 +126,18 @@ class Interpreter:
         self._interpreter.allocate_tensors()
         self._shapes = list(shapes)
 
+    @property
+    def signature(self) -> str:
+        """The name of the model's first signature; empty when it has none."""
+        return next(iter(self._interpreter.get_signature_list()), "")
+
     def reset(self) -> None:
         """Clear the state that a recurrent model keeps between runs."""
         self._interpreter.reset_all_variables()
 
 
-def verify(model: Path, sha256: Optional[str] = None) -> None:
-    """Refuse what is no TFLite file before an interpreter sees it: some crash on foreign or cut bytes.
+def verify(model: Path, sha256: Optional[str] = None) -> str:
+    """The file's SHA-256. Refuses what is no TFLite file before an interpreter sees it: some crash on cut bytes.
 
     Raises ModelError, or HashMismatch when the file's SHA-256 is not `sha256`.
     """
@@ -154,6 +159,7 @@ def verify(model: Path, sha256: Optional[str] = None) -> None:
         )
     if head[4:8] != b"TFL3":
         raise ModelError(f"'{model}' is not a TFLite model (no TFL3 mark)", model=str(model))
+    return digest.hexdigest()
 
 
 def _spec(detail: Dict[str, Any], model: Path) -> TensorSpec:
@@ -197,14 +203,3 @@ def _translated(model: Path, package: Package, error: BaseException) -> UserErro
 
 def _one_line(error: BaseException) -> str:
     return " ".join(str(error).split())[:400] or type(error).__name__
-
-
-def _distribution_version(name: str) -> str:
-    try:
-        from importlib.metadata import PackageNotFoundError, version  # Python 3.8
-    except ImportError:
-        return "unknown"
-    try:
-        return version(name.replace("_", "-"))
-    except PackageNotFoundError:
-        return "unknown"

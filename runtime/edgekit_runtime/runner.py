@@ -1,0 +1,91 @@
+"""Files through an Engine: what `edgekit-runtime run` does."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Dict, List, Sequence, Tuple
+
+import numpy as np
+
+from edgekit_runtime import quant, schema
+from edgekit_runtime.classify import ClassScore
+from edgekit_runtime.errors import InputError, UserError
+
+if TYPE_CHECKING:
+    from edgekit_runtime.engine import Engine
+    from edgekit_runtime.quant import Array, Floats
+
+
+@dataclass(frozen=True)
+class Result:
+    """One sample: where it came from, its classes (empty for a raw model) and the outputs' real values by name."""
+
+    source: str
+    classes: Tuple[ClassScore, ...]
+    outputs: Dict[str, "Floats"]
+
+
+def run(engine: Engine, sources: Sequence[str], top_k: int = 5) -> List[Result]:
+    """Each file through the engine: a picture is one sample, an .npy holds real samples (N, ...). Raises UserError."""
+    results = []
+    for source in sources:
+        stored = _load(engine, source)
+        outputs = engine.infer([stored])
+        classes: Sequence[Tuple[ClassScore, ...]] = [()] * len(stored)
+        if engine.task == "classification":
+            classes = engine.top_k(outputs[0], top_k)
+        reals = [quant.dequantize(out, spec) for out, spec in zip(outputs, engine.outputs)]
+        for number, found in enumerate(classes):
+            name = source if len(classes) == 1 else f"{source}[{number}]"
+            named = {spec.name: real[number] for spec, real in zip(engine.outputs, reals)}
+            results.append(Result(name, found, named))
+    return results
+
+
+def to_dict(result: Result) -> Dict[str, Any]:
+    """For JSON: the classes, or for a raw model the outputs."""
+    if result.classes:
+        return {"source": result.source, "classes": schema.plain(result.classes)}
+    return {"source": result.source, "outputs": {name: values.tolist() for name, values in result.outputs.items()}}
+
+
+def lines(result: Result) -> List[str]:
+    """For people."""
+    if result.classes:
+        scores = [f"  {item.score:8.4f}  {item.label or f'class {item.index}'}" for item in result.classes]
+        return [result.source, *scores]
+    return [result.source] + [
+        f"  {name} {list(values.shape)} min {values.min():.6g} mean {values.mean():.6g} max {values.max():.6g}"
+        for name, values in result.outputs.items()
+    ]
+
+
+def write_npz(path: Path, results: Sequence[Result]) -> None:
+    """Write `source` (N) and `output_0`, ... (N, ...) as float32; the file is whole or not there. Raises UserError."""
+    names = list(results[0].outputs)
+    arrays: Dict[str, Array] = {"source": np.array([result.source for result in results])}
+    for number, name in enumerate(names):
+        arrays[f"output_{number}"] = np.stack([result.outputs[name] for result in results])
+    part = path.with_name(path.name + ".part")
+    try:
+        with open(str(part), "wb") as file:
+            np.savez(file, **arrays)  # type: ignore[arg-type]  # the names are never allow_pickle
+        os.replace(str(part), str(path))
+    except OSError as error:
+        raise UserError(f"cannot write '{path}': {error.strerror}", path=str(path)) from error
+
+
+def _load(engine: Engine, source: str) -> Array:
+    if not source.endswith(".npy"):
+        return engine.prepare(source)[None]
+    if len(engine.inputs) != 1:
+        raise InputError(f"an .npy file is for a model with one input, this one has {len(engine.inputs)}")
+    try:
+        array = np.load(source, allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise InputError(f"cannot read '{source}': {error}", source=source) from error
+    if not isinstance(array, np.ndarray) or array.dtype.kind not in "fiub" or not array.shape or not len(array):
+        raise InputError(f"'{source}' holds no samples: expected numbers of shape (N, ...)", source=source)
+    return quant.quantize(array, engine.inputs[0])
