@@ -17,11 +17,13 @@ MAX_BYTES = 2 * 1024**3
 class TFLite:
     """The first subgraph. `operators` counts them by name; `float_operators` names those that compute in float32.
 
-    `quantization` is "int8" (nothing but the ends in float), "mixed" or "float".
+    `quantization` is "int8" (nothing but the ends in float), "mixed" or "float". `stored_outputs` are the outputs
+    before a last DEQUANTIZE: what the model can tell apart.
     """
 
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
+    stored_outputs: tuple[TensorSpec, ...]
     operators: dict[str, int]
     float_operators: tuple[str, ...]
     quantization: str
@@ -55,17 +57,22 @@ def parse(content: bytes) -> TFLite:
     kinds = {number: name.lower() for name, number in vars(schema_fb.TensorType).items() if isinstance(number, int)}
     operators: Counter[str] = Counter()
     in_float: set[str] = set()
+    dequantized: dict[int, int] = {}
     for index in range(graph.OperatorsLength()):
         operator = graph.Operators(index)
         code = model.OperatorCodes(operator.OpcodeIndex())
         custom = code.CustomCode()
         name = custom.decode() if custom else codes[max(code.BuiltinCode(), code.DeprecatedBuiltinCode())]
         operators[name] += 1
+        if name == "DEQUANTIZE":
+            dequantized[operator.Outputs(0)] = operator.Inputs(0)
         if name not in ("QUANTIZE", "DEQUANTIZE") and _computes_in_float(graph, operator, kinds):
             in_float.add(name)
+    ends = [graph.Outputs(index) for index in range(graph.OutputsLength())]
     return TFLite(
         inputs=tuple(_spec(graph.Tensors(graph.Inputs(i)), kinds) for i in range(graph.InputsLength())),
-        outputs=tuple(_spec(graph.Tensors(graph.Outputs(i)), kinds) for i in range(graph.OutputsLength())),
+        outputs=tuple(_spec(graph.Tensors(index), kinds) for index in ends),
+        stored_outputs=tuple(_spec(graph.Tensors(dequantized.get(i, i)), kinds) for i in ends),
         operators=dict(sorted(operators.items())),
         float_operators=tuple(sorted(in_float)),
         quantization=_quantization(operators, in_float),

@@ -126,7 +126,7 @@ def _keras_spec(path: Path, tensor: Any, name: str | None = None) -> TensorSpec:
 def _tflite(path: Path) -> dict[str, Any]:
     found = asdict(flatbuffer.read(path))
     in_float = found.pop("float_operators")
-    del found["size"]
+    del found["size"], found["stored_outputs"]
     if found["quantization"] == "mixed":
         found["notes"] = (f"operators in float: {', '.join(in_float)}",)
     return found

@@ -165,11 +165,10 @@ def _wrapped(loaded: Any, inputs: Sequence[TensorSpec], folder: Path) -> Path:
         for spec in inputs
     }
 
-    @tf.function
     def serve(**given: Any) -> Any:
         return serving(**given)
 
-    function = serve.get_concrete_function(**specs)
+    function = tf.function(serve).get_concrete_function(**specs)
     tf.saved_model.save(module, str(folder), signatures={savedmodel.SIGNATURE: function})
     return folder
 

@@ -25,7 +25,7 @@ JOBS = {
     "inspect": "edgekit.inspection",
     "convert": "edgekit.quantize",
     "prove": "edgekit.prove",
-    "validate": "edgekit.validate",
+    "validate": "edgekit.comparison",
 }
 # Same bytes from the same inputs: fixed hashing, no graphics card, no kernels that depend on oneDNN's choices.
 ENVIRONMENT = {

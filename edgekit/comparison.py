@@ -1,0 +1,219 @@
+"""The worker's side of `validate`: both models through the Engine, sample by sample, in bounded memory."""
+
+import hashlib
+import statistics
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from edgekit_runtime import batch, quant, schema
+from edgekit_runtime.engine import Engine
+from edgekit_runtime.manifest import TensorSpec
+from numpy.typing import NDArray
+
+from edgekit import flatbuffer, hostfacts
+from edgekit.dataset import RepresentativeDataset, open_dataset
+from edgekit.errors import UserError
+from edgekit.fidelity import Fidelity
+from edgekit.validate import Accuracy, HostLatency, Request, Saturation, Validation
+from edgekit.worker import Progress
+
+Array = NDArray[Any]
+MIN_RUNS = 20
+TOP = 5
+
+
+def work(request: dict[str, Any], progress: Progress) -> dict[str, Any]:
+    """Compare; returns a plain Validation."""
+    plain: dict[str, Any] = schema.plain(compare(schema.read(Request, request, "request"), progress))
+    return plain
+
+
+def compare(request: Request, progress: Progress) -> Validation:
+    """Run both models on the data. Raises UserError when models and data do not fit each other."""
+    reference, int8 = _engine(request, request.float_model), _engine(request, request.int8_model)
+    _check_alike(reference, int8)
+    data = open_dataset(Path(request.data), request.labels)
+    reals = tuple(spec if spec.scale is None else replace(spec, dtype="float32") for spec in reference.inputs)
+    stream = data.stream(reals, request.preprocess, count=request.samples, seed=request.seed)
+    stored_outputs = flatbuffer.read(Path(request.int8_model)).stored_outputs
+    tally = _Tally(request.task, int8, stored_outputs)
+    timer = _Timer(reference, int8)
+    for number, sample in enumerate(stream):
+        progress("validate", number, stream.wanted)
+        rows = [value[None] for value in sample.inputs]
+        wanted, got = timer.run(rows)
+        tally.add(rows, wanted, got, sample.label)
+    progress("validate", stream.wanted, stream.wanted)
+    notes, accuracy = _accuracy(tally, data)
+    float_model, int8_model = Path(request.float_model).read_bytes(), Path(request.int8_model).read_bytes()
+    return Validation(
+        samples=len(stream.used),
+        skipped=len(stream.skipped),
+        task=request.task,
+        outputs=tuple(fidelity.distance() for fidelity in tally.fidelities),
+        saturation=tally.saturation(),
+        top1_agreement=tally.share(tally.agree_top1),
+        top5_agreement=tally.share(tally.agree_top5) if tally.classes > TOP else None,
+        accuracy=accuracy,
+        float_sha256=hashlib.sha256(float_model).hexdigest(),
+        float_size=len(float_model),
+        int8_sha256=hashlib.sha256(int8_model).hexdigest(),
+        int8_size=len(int8_model),
+        latency=timer.latency(request.num_threads),
+        notes=notes,
+    )
+
+
+class _Timer:
+    """Runs the two engines in turns, each first every second time, and keeps the times."""
+
+    def __init__(self, reference: Engine, int8: Engine) -> None:
+        self._engines = (reference, int8)
+        self._ms: tuple[list[float], list[float]] = ([], [])
+        self._rows: list[Array] = []
+
+    def run(self, rows: list[Array]) -> tuple[list[Array], list[Array]]:
+        """Real outputs of both for one sample of real inputs."""
+        self._rows = rows
+        turn = len(self._ms[0]) % 2
+        answers: dict[int, list[Array]] = {}
+        for which in (turn, 1 - turn):
+            engine = self._engines[which]
+            stored = [quant.quantize(row, spec) for row, spec in zip(rows, engine.inputs, strict=True)]
+            started = time.perf_counter()
+            out = engine.infer(stored)
+            self._ms[which].append((time.perf_counter() - started) * 1e3)
+            answers[which] = [quant.dequantize(value, spec) for value, spec in zip(out, engine.outputs, strict=True)]
+        return answers[0], answers[1]
+
+    def latency(self, num_threads: int) -> HostLatency:
+        """The medians; a few more runs of the last sample when there were few."""
+        while len(self._ms[0]) < MIN_RUNS:
+            self.run(self._rows)
+        return HostLatency(
+            host=True,
+            cpu=hostfacts.cpu_name(),
+            num_threads=num_threads,
+            runs=len(self._ms[0]),
+            float_ms=statistics.median(self._ms[0]),
+            int8_ms=statistics.median(self._ms[1]),
+        )
+
+
+class _Tally:
+    """The counts that make up a Validation."""
+
+    def __init__(self, task: str, int8: Engine, stored_outputs: Sequence[TensorSpec]) -> None:
+        self.samples = 0
+        self.labelled = 0
+        self.classes = int(np.prod(batch.sample_shape(int8.outputs[0]))) if task == "classification" else 0
+        self.agree_top1 = self.agree_top5 = 0
+        self.hits = {"float_top1": 0, "int8_top1": 0, "float_top5": 0, "int8_top5": 0}
+        self.strange_labels: set[int] = set()
+        self.fidelities = [Fidelity(spec.name) for spec in int8.outputs]
+        self._ends = ([_Range(spec) for spec in int8.inputs], [_Range(spec) for spec in stored_outputs])
+
+    def add(self, rows: list[Array], wanted: list[Array], got: list[Array], label: int | None) -> None:
+        """One sample: real inputs, float outputs, INT8 outputs (dequantised), its class if known."""
+        self.samples += 1
+        for values, ranges in zip((rows, wanted), self._ends, strict=True):
+            for value, end in zip(values, ranges, strict=True):
+                end.add(value)
+        for fidelity, one, other in zip(self.fidelities, wanted, got, strict=True):
+            if not (np.isfinite(one).all() and np.isfinite(other).all()):
+                raise UserError(f"output '{fidelity.output}' is not finite: is the declared range the right one?")
+            fidelity.add(one, other)
+        if self.classes:
+            self._classes(_best(wanted[0]), _best(got[0]), label)
+
+    def share(self, count: int) -> float | None:
+        """`count` of all samples, for a classification model."""
+        return count / self.samples if self.classes else None
+
+    def saturation(self) -> Saturation:
+        """The shares over all samples."""
+        inputs, outputs = (tuple(end.share() for end in ranges) for ranges in self._ends)
+        return Saturation(inputs, outputs)
+
+    def _classes(self, wanted: list[int], got: list[int], label: int | None) -> None:
+        self.agree_top1 += wanted[0] == got[0]
+        self.agree_top5 += wanted[0] in got
+        if label is None:
+            return
+        if label >= self.classes or label < 0:
+            self.strange_labels.add(label)
+            return
+        self.labelled += 1
+        for kind, best in (("float", wanted), ("int8", got)):
+            self.hits[f"{kind}_top1"] += best[0] == label
+            self.hits[f"{kind}_top5"] += label in best
+
+
+class _Range:
+    """Counts real values outside of what a tensor can store."""
+
+    def __init__(self, spec: TensorSpec) -> None:
+        self._limits: tuple[float, float] | None = None
+        if spec.scale is not None and spec.zero_point is not None:
+            limits = np.iinfo(spec.dtype)
+            low, high = (float(limit) - spec.zero_point for limit in (limits.min, limits.max))
+            self._limits = ((low - 0.5) * spec.scale, (high + 0.5) * spec.scale)
+        self._outside = self._values = 0
+
+    def add(self, values: Array) -> None:
+        if self._limits is not None:
+            # A float32 value that sits on the edge is inside.
+            slack = 1e-5 * (self._limits[1] - self._limits[0])
+            outside = (values < self._limits[0] - slack) | (values > self._limits[1] + slack)
+            self._outside += int(np.count_nonzero(outside))
+            self._values += values.size
+
+    def share(self) -> float | None:
+        return None if self._limits is None else self._outside / max(1, self._values)
+
+
+def _best(scores: Array) -> list[int]:
+    return [int(index) for index in np.argsort(-scores.ravel(), kind="stable")[:TOP]]
+
+
+def _accuracy(tally: _Tally, data: RepresentativeDataset) -> tuple[tuple[str, ...], Accuracy | None]:
+    if not tally.classes or data.labels is None:
+        return (), None
+    if data.classes and len(data.classes) != tally.classes:
+        return (f"no accuracy: the data have {len(data.classes)} classes, the model {tally.classes}",), None
+    if tally.strange_labels:
+        strange = ", ".join(str(label) for label in sorted(tally.strange_labels)[:5])
+        raise UserError(f"labels that the model's {tally.classes} classes do not have: {strange}")
+    shares = {name: hits / max(1, tally.labelled) for name, hits in tally.hits.items()}
+    top5 = tally.classes > TOP
+    return (), Accuracy(
+        samples=tally.labelled,
+        float_top1=shares["float_top1"],
+        int8_top1=shares["int8_top1"],
+        float_top5=shares["float_top5"] if top5 else None,
+        int8_top5=shares["int8_top5"] if top5 else None,
+    )
+
+
+def _engine(request: Request, model: str) -> Engine:
+    return Engine.load(
+        Path(model),
+        preprocess=request.preprocess,
+        labels=request.labels,
+        task=request.task,
+        num_threads=request.num_threads,
+    )
+
+
+def _check_alike(reference: Engine, int8: Engine) -> None:
+    for kind, one, other in (("inputs", reference.inputs, int8.inputs), ("outputs", reference.outputs, int8.outputs)):
+        shapes = [[batch.sample_shape(spec) for spec in specs] for specs in (one, other)]
+        if shapes[0] != shapes[1]:
+            raise UserError(
+                f"the two models do not have the same {kind}: {shapes[0]} and {shapes[1]}",
+                hint="give the float and the INT8 model of one conversion",
+            )

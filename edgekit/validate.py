@@ -1,0 +1,214 @@
+"""validate: a float and an INT8 `.tflite` on the same inputs, both through the Engine that ships."""
+
+import hashlib
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from edgekit_runtime import schema
+from edgekit_runtime.manifest import Distance, Preprocess
+
+from edgekit import worker
+from edgekit.conversion import Conversion, Files
+from edgekit.errors import CheckFailed, UserError
+
+SCHEMA = 1
+JOB = "validate"
+
+
+@dataclass(frozen=True)
+class Accuracy:
+    """Shares of 1 of the labelled samples; top-5 is None for models of at most 5 classes."""
+
+    samples: int
+    float_top1: float
+    int8_top1: float
+    float_top5: float | None
+    int8_top5: float | None
+
+    @property
+    def drop(self) -> float:
+        """What INT8 lost in top-1, as a share of 1; negative when it won."""
+        return self.float_top1 - self.int8_top1
+
+
+@dataclass(frozen=True)
+class HostLatency:
+    """Medians in ms of single inferences on this computer, the two models taking turns. Says nothing of a board."""
+
+    host: bool
+    cpu: str
+    num_threads: int
+    runs: int
+    float_ms: float
+    int8_ms: float
+
+
+@dataclass(frozen=True)
+class Saturation:
+    """Shares of 1 of the float model's real values that INT8 cannot store: more than half a step out of its range.
+
+    Each is None for a tensor that is not quantised.
+    """
+
+    inputs: tuple[float | None, ...]
+    outputs: tuple[float | None, ...]
+
+
+@dataclass(frozen=True)
+class Validation:
+    """What INT8 costs. Agreement is the share of samples whose best class is the same (`top1`), or where float's best
+    is among INT8's five best (`top5`; None for at most 5 classes). Sizes are in bytes.
+    """
+
+    samples: int
+    skipped: int
+    task: str
+    outputs: tuple[Distance, ...]
+    saturation: Saturation
+    top1_agreement: float | None
+    top5_agreement: float | None
+    accuracy: Accuracy | None
+    float_sha256: str
+    float_size: int
+    int8_sha256: str
+    int8_size: int
+    latency: HostLatency
+    notes: tuple[str, ...] = ()
+    schema: int = SCHEMA
+
+
+@dataclass(frozen=True)
+class Thresholds:
+    """Each may be left out. Accuracy drop and agreement are shares of 1; cosine and SQNR hold for every output."""
+
+    min_cosine: float | None = None
+    min_sqnr_db: float | None = None
+    min_top1_agreement: float | None = None
+    max_accuracy_drop: float | None = None
+
+
+@dataclass(frozen=True)
+class Request:
+    """What the parent asks the worker for."""
+
+    float_model: str
+    int8_model: str
+    data: str
+    preprocess: Preprocess | None
+    labels: tuple[str, ...] | None
+    task: str
+    num_threads: int
+    samples: int | None
+    seed: int
+
+
+def validate(
+    float_model: Path,
+    int8_model: Path,
+    data: Path,
+    *,
+    preprocess: Preprocess | None = None,
+    labels: Sequence[str] | None = None,
+    task: str = "raw",
+    num_threads: int = 1,
+    samples: int | None = None,
+    seed: int = 0,
+    progress: worker.Progress | None = None,
+    log: Path | None = None,
+    time_limit_s: float | None = None,
+) -> Validation:
+    """Run both models on at most `samples` samples of `data` (all when None) and compare.
+
+    `progress` gets the stage "validate". Raises UserError for inputs that do not fit, CheckFailed when a model crashes
+    its interpreter: they run in a process of their own.
+    """
+    for model in (float_model, int8_model):
+        if not model.is_file():
+            raise UserError(f"{model}: no such .tflite file")
+    request = Request(
+        float_model=str(float_model),
+        int8_model=str(int8_model),
+        data=str(data),
+        preprocess=preprocess,
+        labels=None if labels is None else tuple(labels),
+        task=task,
+        num_threads=num_threads,
+        samples=samples,
+        seed=seed,
+    )
+    plain = worker.run(
+        JOB,
+        schema.plain(request),
+        what=f"validating {int8_model}",
+        log=log,
+        progress=progress,
+        time_limit_s=time_limit_s,
+    )
+    return schema.read(Validation, plain, "validation")
+
+
+def validate_conversion(
+    model: Path,
+    data: Path,
+    *,
+    num_threads: int = 1,
+    samples: int | None = None,
+    seed: int = 0,
+    progress: worker.Progress | None = None,
+    log: Path | None = None,
+) -> Validation:
+    """`validate` for a `.tflite` that `convert` made: the float model and all else come from its record."""
+    record, files = Conversion.load(model), Files.of(model)
+    if not files.float.is_file() or _sha256(files.float) != record.float_sha256:
+        raise CheckFailed(f"{files.float}: not the float model of this conversion", hint="convert again")
+    return validate(
+        files.float,
+        model,
+        data,
+        preprocess=record.preprocess,
+        labels=record.labels,
+        task=record.task,
+        num_threads=num_threads,
+        samples=samples,
+        seed=seed,
+        progress=progress,
+        log=log,
+    )
+
+
+def check(validation: Validation, thresholds: Thresholds) -> None:
+    """Raises CheckFailed that lists every threshold that does not hold, UserError for one that cannot be judged."""
+    failures = []
+    for distance in validation.outputs:
+        if thresholds.min_cosine is not None and distance.cosine < thresholds.min_cosine:
+            failures.append(f"cosine of '{distance.output}' is {distance.cosine:.4f}, below {thresholds.min_cosine:g}")
+        sqnr = math.inf if distance.sqnr_db is None else distance.sqnr_db
+        if thresholds.min_sqnr_db is not None and sqnr < thresholds.min_sqnr_db:
+            failures.append(f"SQNR of '{distance.output}' is {sqnr:.1f} dB, below {thresholds.min_sqnr_db:g} dB")
+    if thresholds.min_top1_agreement is not None:
+        if validation.top1_agreement is None:
+            raise UserError("agreement can be judged for classification only", task=validation.task)
+        if validation.top1_agreement < thresholds.min_top1_agreement:
+            failures.append(
+                f"top-1 agreement is {validation.top1_agreement:.2%}, below {thresholds.min_top1_agreement:.2%}"
+            )
+    if thresholds.max_accuracy_drop is not None:
+        if validation.accuracy is None:
+            raise UserError(
+                "the loss of accuracy cannot be judged: the data have no labels",
+                hint="give one folder a class, a labels.csv, or 'y' in the .npz; or leave the threshold out",
+            )
+        if validation.accuracy.drop > thresholds.max_accuracy_drop:
+            failures.append(
+                f"top-1 accuracy falls by {validation.accuracy.drop:.2%} (of {validation.accuracy.samples} samples), "
+                f"more than {thresholds.max_accuracy_drop:.2%}"
+            )
+    if failures:
+        raise CheckFailed("INT8 is too far from float: " + "; ".join(failures), failures=failures)
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
