@@ -224,26 +224,29 @@ def _shake_hands(target: SshTarget, stream: Any, timeouts: Timeouts, via: list[L
     transport.start_client(event=done)
     done.wait(timeouts.connect)
     if not done.is_set() or not transport.is_active():
-        error = transport.get_exception()
-        silent = not done.is_set()
+        failure = _no_handshake(target, transport, not done.is_set(), timeouts.connect)
         transport.packetizer.complete_handshake()  # its timer would keep this process for as long
         link.kill()
-        raise _no_handshake(target, error, silent, timeouts.connect) from error
+        raise failure
     return link
 
 
-def _no_handshake(target: SshTarget, error: Exception | None, silent: bool, seconds: float) -> Unreachable:
+def _no_handshake(target: SshTarget, transport: paramiko.Transport, silent: bool, seconds: float) -> Unreachable:
+    error = transport.get_exception()
     facts: dict[str, Any] = {"host": target.host, "port": target.port}
-    if silent or (error is not None and "timed out" in str(error)):
+    if silent or "timed out" in str(error):
         message = f"{target.where} takes the connection, but says nothing ({seconds:g} s)"
         return Unreachable(message, hint="the board may be overloaded or half up", reason="timeout", **facts)
-    if isinstance(error, paramiko.SSHException) and "version" in str(error):
-        return Unreachable(f"{target.where} is not an SSH server", hint="check the port", reason="not-ssh", **facts)
     if isinstance(error, paramiko.ssh_exception.IncompatiblePeer):
-        return Unreachable(f"{target.where} speaks only outdated SSH: {error}", reason="not-ssh", **facts)
-    why = f": {error}" if error is not None and str(error) else ""
-    message = f"{target.where} broke off before the SSH handshake was over{why}"
-    return Unreachable(message, hint="too many connections, or not an SSH server", reason="closed", **facts)
+        message = f"{target.where} speaks only an SSH too old to be safe: {error}"
+        return Unreachable(message, hint="update the board's SSH server", reason="outdated", **facts)
+    if not transport.remote_version:
+        message = f"{target.where} ended the connection without an SSH greeting"
+        return Unreachable(
+            message, hint="not an SSH server, or one with too many connections", reason="not-ssh", **facts
+        )
+    message = f"{target.where} broke off the SSH handshake" + (f": {error}" if str(error or "") else "")
+    return Unreachable(message, hint="see the SSH server's log on the board", reason="closed", **facts)
 
 
 def _prefer_known_types(transport: paramiko.Transport, target: SshTarget) -> None:

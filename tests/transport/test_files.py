@@ -126,7 +126,7 @@ def small_disk(board: Board) -> Iterator[Path]:
     folder = board.folder / "small disk"
     folder.mkdir()
     mount = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(folder)]
-    if subprocess.run(mount, capture_output=True, timeout=20).returncode:
+    if subprocess.run(mount, check=False, capture_output=True, timeout=20).returncode:
         pytest.skip("this container may not mount")
     yield folder
     subprocess.run(["umount", "-l", str(folder)], check=True, timeout=20)
