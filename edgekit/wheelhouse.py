@@ -18,6 +18,7 @@ import os
 import re
 import tempfile
 import zipfile
+import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -37,6 +38,8 @@ MAX_WHEEL = 1 << 30
 MAX_FILE = 256 << 20
 MAX_FILES = 8192
 MAX_RECORD = 4 << 20
+# What zipfile, zlib and csv raise on bytes that are no sound archive.
+_UNSOUND = (zipfile.BadZipFile, zlib.error, csv.Error, KeyError, ValueError, EOFError, RuntimeError)
 
 
 @dataclass(frozen=True)
@@ -111,7 +114,7 @@ def unpack(wheel: Wheel, archive: Path, *, root: Path) -> tuple[WheelFile, ...]:
             if not names or len(names) > MAX_FILES:
                 raise CheckFailed(f"{archive.name}: {len(names)} files to keep", wheel=archive.name)
             return tuple(_content(opened, name, *record[name], root=root) for name in names)
-    except (zipfile.BadZipFile, KeyError, ValueError, EOFError, NotImplementedError) as error:
+    except _UNSOUND as error:
         raise CheckFailed(f"{archive.name}: not a sound wheel: {error}", wheel=archive.name) from error
     except OSError as error:
         raise _cannot_write(root, error) from error

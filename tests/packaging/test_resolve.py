@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import dataclasses
+import hashlib
 import os
 import shutil
 import subprocess
@@ -13,6 +15,8 @@ from pathlib import Path
 
 import pytest
 from edgekit_runtime.release import is_member_name
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from edgekit import hostfacts, profile, resolve, wheelhouse
 from edgekit.errors import CheckFailed, UserError
@@ -306,6 +310,39 @@ def test_a_name_outside_the_tree_is_refused(name: str, tmp_path: Path) -> None:
     with pytest.raises(CheckFailed, match="a name or size"):
         wheelhouse.unpack(greedy, path, root=tmp_path / "cache")
     assert not (tmp_path / "cache").exists()
+
+
+@settings(max_examples=300)
+@given(position=st.floats(0, 1, exclude_max=True), flip=st.integers(1, 255))
+def test_one_altered_byte_is_refused_or_changes_nothing(
+    tmp_path_factory: pytest.TempPathFactory, small_wheel: bytes, position: float, flip: int
+) -> None:
+    folder = tmp_path_factory.mktemp("altered")
+    content = bytearray(small_wheel)
+    content[int(position * len(content))] ^= flip
+    (folder / "altered.whl").write_bytes(content)
+    try:
+        files = wheelhouse.unpack(INTERPRETERS[0], folder / "altered.whl", root=folder / "cache")
+    except CheckFailed:
+        return
+    found = {file.name: file.path.read_bytes() for file in files}
+    assert found.items() <= SMALL.items()
+
+
+SMALL = {"ai_edge_litert/__init__.py": b"# small\n" * 40, "ai_edge_litert/interpreter.py": b"x = 1\n"}
+
+
+@pytest.fixture(scope="module")
+def small_wheel(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    path = tmp_path_factory.mktemp("small") / "small.whl"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        record = ""
+        for name, content in SMALL.items():
+            archive.writestr(name, content)
+            digest = base64.urlsafe_b64encode(hashlib.sha256(content).digest()).decode().rstrip("=")
+            record += f"{name},sha256={digest},{len(content)}\n"
+        archive.writestr("ai_edge_litert-2.3.0.dist-info/RECORD", record)
+    return path.read_bytes()
 
 
 @pytest.mark.parametrize("content", [b"", b"PK\x03\x04 not a zip", b"\x00" * 4096])
