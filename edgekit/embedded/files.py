@@ -173,6 +173,11 @@ class Files(paramiko.SFTPServerInterface):
 class FileServer(_SFTPServer):  # type: ignore[misc]  # see there
     """Paramiko's SFTP server with OpenSSH's fsync, the extensions announced, and reasons passed on."""
 
+    def finish_subsystem(self) -> None:
+        with contextlib.suppress(OSError, EOFError, paramiko.SSHException):
+            self.sock.send_exit_status(0)  # without it scp calls a copy that worked a failure
+        super().finish_subsystem()
+
     def _send_server_version(self) -> int:
         kind, _ = self._read_packet()
         if kind != sftp.CMD_INIT:

@@ -9,7 +9,10 @@ _TAIL = 2000  # characters of standard error worth repeating in a message
 
 
 class Unreachable(DeviceError):
-    """No SSH conversation could be started. Field `reason`: dns, refused, no-route, timeout, not-ssh, outdated, closed."""
+    """No SSH conversation could be started.
+
+    Field `reason`: dns, refused, no-route, timeout, not-ssh, outdated, closed.
+    """
 
 
 class LinkLost(DeviceError):

@@ -191,7 +191,12 @@ def test_a_password_is_asked_for_only_when_somebody_is_there(tmp_path: Path) -> 
         assert caught.value.fields["tried"] == ["password"]
         assert "wrong-secret" not in str(caught.value.to_dict())
         prompts: list[str] = []
-        connect("board", config=config, ask=lambda prompt: prompts.append(prompt) or "raspberry").close()
+
+        def ask(prompt: str) -> str:
+            prompts.append(prompt)
+            return "raspberry"
+
+        connect("board", config=config, ask=ask).close()
         assert prompts == ["password of pi@127.0.0.1: "]
 
 
