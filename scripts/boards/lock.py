@@ -1,0 +1,51 @@
+"""One process at a time, by flock on a file that may be deleted by its holder."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from edgekit_runtime.errors import DeviceError
+
+_WAIT_SECONDS = 1800
+
+
+class Busy(DeviceError):
+    """Another process holds the lock."""
+
+
+@contextmanager
+def locked(file: Path, *, wait: bool = True, say: Callable[[str], None] | None = None) -> Iterator[None]:
+    """Hold `file` exclusively.
+
+    Raises:
+        Busy: another holds it, and `wait` is off or it took half an hour.
+    """
+    descriptor = _acquire(file, time.monotonic() + _WAIT_SECONDS if wait else 0.0, say)
+    try:
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _acquire(file: Path, deadline: float, say: Callable[[str], None] | None) -> int:
+    told = False
+    while True:
+        descriptor = os.open(file, os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if file.exists() and os.path.samestat(os.fstat(descriptor), os.stat(file)):
+                return descriptor
+        except BlockingIOError as error:
+            if time.monotonic() > deadline:
+                os.close(descriptor)
+                raise Busy(f"another process holds {file}", hint="wait for it to end") from error
+            if say and not told:
+                say("waiting for another scripts/board to finish")
+                told = True
+            time.sleep(0.1)
+        os.close(descriptor)

@@ -1,0 +1,163 @@
+"""The userland of a board: Debian packages unpacked, never configured, then repaired until programs run in it.
+
+A tree is complete or not there, is never written to by a board, and bears its recipe's hash in its name: a changed
+recipe makes a new one. `NAME.lock` beside it is held shared by every board that runs from it.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+from edgekit_runtime.errors import DeviceError, UserError
+
+from boards import repair
+from boards.kind import BoardKind
+from boards.lock import Busy, locked
+
+_BUILD_SECONDS = 1200
+# What the machine's apt was told about reaching its sources.
+_ACQUIRE = re.compile(r"Acquire::(Check-|https?::|ForceIPv|Retries)")
+
+
+def path(kind: BoardKind, trees: Path) -> Path:
+    """Where the kind's tree is, or will be."""
+    recipe = hashlib.sha256(repr(kind).encode())
+    for source in (Path(__file__), Path(repair.__file__)):
+        recipe.update(source.read_bytes())
+    return trees / f"{kind.name}-{recipe.hexdigest()[:12]}"
+
+
+def ensure(kind: BoardKind, trees: Path, say: Callable[[str], None]) -> Path:
+    """The kind's tree, built when there is none.
+
+    Raises:
+        UserError: the machine's apt sources do not offer the kind's Debian.
+        DeviceError: it cannot be built.
+    """
+    tree = path(kind, trees)
+    if tree.is_dir():
+        return tree
+    trees.mkdir(parents=True, exist_ok=True)
+    with locked(lock_file(tree), say=say):
+        if not tree.is_dir():
+            prune(kind, trees, keep=tree)
+            say(f"unpacking Debian's {kind.suite} for {kind.architecture} (about 100 MB to fetch)")
+            _build(kind, tree)
+    return tree
+
+
+def lock_file(tree: Path) -> Path:
+    return tree.with_name(f"{tree.name}.lock")
+
+
+def prune(kind: BoardKind, trees: Path, keep: Path | None = None) -> list[Path]:
+    """Delete the kind's trees that no board runs from, and what cut builds left; the trees that are in use."""
+    used = []
+    for tree in sorted(trees.glob(f"{kind.name}-*")):
+        if not tree.is_dir() or tree == keep:
+            continue
+        owner = tree.with_name(tree.name.partition(".")[0])
+        if keep is not None and owner == keep:
+            delete(tree)  # a cut build of the tree whose lock is held by the caller
+            continue
+        try:
+            with locked(lock_file(owner), wait=False):
+                delete(tree)
+                lock_file(owner).unlink()
+        except Busy:
+            used.append(tree)
+    return used
+
+
+def delete(folder: Path) -> None:
+    """Delete a folder that nothing is mounted in.
+
+    Raises:
+        DeviceError: something is, and would be deleted too.
+    """
+    inside = f"{folder.resolve()}/"
+    with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as table:
+        if any(f"{line.split()[4]}/".startswith(inside) for line in table):
+            raise DeviceError(f"something is mounted in {folder}", hint="umount it, then try again")
+    shutil.rmtree(folder)
+
+
+def hold(tree: Path) -> int:
+    """Keep the tree from being deleted while this process lives; an open file descriptor."""
+    descriptor = os.open(lock_file(tree), os.O_RDWR | os.O_CREAT, 0o600)
+    fcntl.flock(descriptor, fcntl.LOCK_SH)
+    return descriptor
+
+
+def _build(kind: BoardKind, tree: Path) -> None:
+    sources = _apt_sources(kind)
+    with tempfile.TemporaryDirectory(prefix=f"{tree.name}.", dir=tree.parent) as folder:
+        part = Path(folder) / "tree"
+        _unpack(kind, sources, part)
+        repair.repair(kind, part)
+        _compile(kind, part)
+        os.rename(part, tree)
+
+
+def _apt_sources(kind: BoardKind) -> list[str]:
+    """The machine's own sources of the kind's Debian, one `deb URI SUITE COMPONENT` each."""
+    form = "$(ORIGIN)|$(REPO_URI)|$(RELEASE)|$(COMPONENT)"
+    argv = ["apt-get", "indextargets", "--format", form, "Created-By: Packages"]
+    output = subprocess.run(argv, check=True, capture_output=True, text=True, timeout=60).stdout
+    suites = {kind.suite, f"{kind.suite}-updates", f"{kind.suite}-security"}
+    found = set()
+    for line in output.splitlines():
+        origin, uri, suite, component = line.split("|")
+        # The origin is not known before the first `apt-get update`.
+        if component == "main" and suite in suites and origin in {"Debian", "", "$(ORIGIN)"}:
+            found.add((suite, f"deb {uri} {suite} {component}"))
+    if kind.suite not in {suite for suite, _ in found}:
+        raise UserError(
+            f"this machine's apt sources have no Debian {kind.suite} main",
+            hint=f"add a source of Debian {kind.suite} under /etc/apt/sources.list.d, then: apt-get update",
+        )
+    return [line for _, line in sorted(found)]
+
+
+def _unpack(kind: BoardKind, sources: list[str], part: Path) -> None:
+    settings = subprocess.run(["apt-config", "dump", "Acquire"], check=True, capture_output=True, text=True, timeout=60)
+    options = part.with_name("apt.conf")
+    options.touch(mode=0o600)  # a proxy's password may be in it
+    options.write_text("".join(f"{line}\n" for line in settings.stdout.splitlines() if _ACQUIRE.match(line)), "utf-8")
+    # In namespaces of its own, what it mounts cannot outlive it.
+    argv = ["unshare", "--mount", "--pid", "--fork", "--kill-child", "--propagation", "private", "mmdebstrap"]
+    argv += ["--variant=extract", "--mode=root", f"--architectures={kind.architecture}", f"--aptopt={options}"]
+    argv += [f"--include={','.join(kind.packages)}", kind.suite, str(part), "-"]
+    try:
+        done = subprocess.run(
+            argv, input="\n".join(sources), capture_output=True, text=True, timeout=_BUILD_SECONDS, check=False
+        )
+    except subprocess.TimeoutExpired as error:
+        raise DeviceError(f"unpacking Debian took more than {_BUILD_SECONDS // 60} minutes") from error
+    if done.returncode:
+        last = [line for line in done.stderr.splitlines() if line.startswith(("E:", "W:"))] or done.stderr.splitlines()
+        raise DeviceError(
+            "Debian's packages cannot be unpacked:\n  " + "\n  ".join(last[-8:]),
+            hint="does `apt-get update` work? mmdebstrap uses the same sources",
+        )
+
+
+def _compile(kind: BoardKind, part: Path) -> None:
+    """Byte-compile Python's modules with this machine's Python of that version; without one imports are just slower."""
+    own = f"{sys.version_info[0]}.{sys.version_info[1]}"
+    python = sys.executable if own == kind.python else shutil.which(f"python{kind.python}")
+    if python is None:
+        return
+    skip = r"/(test|tests|idlelib|lib2to3|tkinter|turtledemo|distutils|ensurepip|f2py)/"
+    folders = [str(part / f"usr/lib/python{kind.python}"), str(part / "usr/lib/python3/dist-packages/numpy")]
+    argv = [python, "-m", "compileall", "-qq", "-j", "0", "-x", skip, "-s", str(part), "-p", "/", *folders]
+    subprocess.run(argv, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, timeout=_BUILD_SECONDS, check=False)
