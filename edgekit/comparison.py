@@ -154,14 +154,17 @@ class _Tally:
 
 
 class _Range:
-    """Counts real values outside of what a tensor can store."""
+    """Counts real values more than a step outside of what a tensor can store.
+
+    A whole step, since TFLite fixes a softmax to 0..255/256: its 1.0 is one step out and loses nothing.
+    """
 
     def __init__(self, spec: TensorSpec) -> None:
         self._limits: tuple[float, float] | None = None
         if spec.scale is not None and spec.zero_point is not None:
             limits = np.iinfo(spec.dtype)
             low, high = (float(limit) - spec.zero_point for limit in (limits.min, limits.max))
-            self._limits = ((low - 0.5) * spec.scale, (high + 0.5) * spec.scale)
+            self._limits = ((low - 1) * spec.scale, (high + 1) * spec.scale)
         self._outside = self._values = 0
 
     def add(self, values: Array) -> None:

@@ -47,7 +47,7 @@ class HostLatency:
 
 @dataclass(frozen=True)
 class Saturation:
-    """Shares of 1 of the float model's real values that INT8 cannot store: more than half a step out of its range.
+    """Shares of 1 of the float model's real values that INT8 cannot store: more than a step out of its range.
 
     Each is None for a tensor that is not quantised.
     """

@@ -1,0 +1,370 @@
+"""A conversion is full INT8, proven to run, repeatable, and there as a whole or not at all."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from edgekit_runtime import golden, quant
+from edgekit_runtime.engine import Engine
+from edgekit_runtime.manifest import GOLDEN
+from edgekit_runtime.preprocess import folded
+
+from edgekit import conversion, convert, flatbuffer
+from edgekit.conversion import Conversion, Files
+from edgekit.declaration import Declaration, declare
+from edgekit.errors import CheckFailed, UserError
+from edgekit.profile import DeviceProfile
+from tests.model.conftest import COLOURS, Converted
+
+
+@pytest.fixture
+def attempt(board: DeviceProfile, tmp_path: Path) -> Callable[..., Conversion]:
+    """Converts into an empty folder; whatever fails must leave it empty."""
+
+    def run(model: Path, data: Path, declared: Declaration | None = None, **options: Any) -> Conversion:
+        out = tmp_path / "out"
+        out.mkdir(exist_ok=True)
+        options = {"profile": board, "log": tmp_path / "log", **options}
+        try:
+            return convert.convert(model, data=data, output=out / "m.tflite", declaration=declared, **options)
+        except Exception:
+            assert list(out.iterdir()) == [], "a failed conversion left something behind"
+            raise
+
+    return run
+
+
+class TestResult:
+    def test_it_is_int8_throughout(self, colours: Converted) -> None:
+        found = flatbuffer.read(colours.path)
+        assert (found.quantization, found.float_operators) == ("int8", ())
+        assert flatbuffer.read(Files.of(colours.path).float).quantization == "float"
+
+    def test_tensors_have_the_models_own_names_and_the_profiles_dtypes(self, colours: Converted) -> None:
+        (picture,), (colour,) = colours.record.inputs, colours.record.outputs
+        assert (picture.name, picture.dtype, picture.shape) == ("picture", "uint8", (-1, 16, 16, 3))
+        assert (colour.name, colour.dtype, colour.shape) == ("colour", "float32", (-1, 3))
+
+    def test_one_step_of_the_input_is_one_pixel_value(self, colours: Converted) -> None:
+        (picture,) = colours.record.inputs
+        assert picture.scale == pytest.approx(2 / 255, rel=1e-5)
+        assert picture.zero_point in (127, 128)
+
+    def test_pixels_of_range_0_to_1_are_copied_as_they_are(
+        self, attempt: Callable[..., Conversion], models: Path, pictures: Path, board: DeviceProfile
+    ) -> None:
+        for dtype, kind in (("uint8", quant.COPY), ("int8", quant.SIGN_FLIP)):
+            record = attempt(
+                models / "colours.keras", pictures, declare(range="0..1"), profile=replace(board, input_dtype=dtype)
+            )
+            assert record.preprocess is not None
+            assert folded(record.preprocess, record.inputs[0]).kind == kind
+
+    def test_labels_and_task_follow_from_class_folders_that_fit(self, colours: Converted) -> None:
+        assert (colours.record.task, colours.record.labels) == ("classification", COLOURS)
+        assert Files.of(colours.path).labels.read_text() == "blue\ngreen\nred\n"
+
+    def test_the_record_says_how_it_was_made(self, colours: Converted, models: Path) -> None:
+        made = colours.record.provenance
+        assert (made.source, made.source_format) == ("colours.keras", "keras")
+        assert set(made.versions) == {"tensorflow", "keras", "numpy"}
+        assert (made.calibration.samples, made.calibration.seed, made.calibration.skipped) == (40, 0, 0)
+        assert str(models) not in Files.of(colours.path).record.read_text(), "no path travels"
+
+    def test_it_is_read_back_as_it_was_written(self, colours: Converted) -> None:
+        assert Conversion.load(colours.path) == colours.record
+
+    def test_several_inputs_and_outputs(self, attempt: Callable[..., Conversion], models: Path, tmp_path: Path) -> None:
+        noise = np.random.default_rng(0)
+        np.savez(tmp_path / "x.npz", left=noise.normal(size=(20, 8)), right=noise.integers(0, 10, (20, 3)))
+        record = attempt(models / "two.keras", tmp_path / "x.npz")
+        assert [(spec.name, spec.dtype) for spec in record.inputs] == [("left", "uint8"), ("right", "int32")]
+        assert sorted(spec.name for spec in record.outputs) == ["other", "score"]
+        assert (record.task, record.preprocess) == ("raw", None)
+        assert record.golden is not None
+        assert all(distance.cosine > 0.99 for distance in record.golden.distance)
+
+    def test_a_savedmodel_gives_what_its_keras_model_gives(
+        self, attempt: Callable[..., Conversion], models: Path, pictures: Path, colours: Converted
+    ) -> None:
+        record = attempt(models / "colours_savedmodel", pictures, declare(range="-1..1"), samples=40)
+        assert record.name == "colours_savedmodel"
+        assert record.inputs[0].scale == colours.record.inputs[0].scale
+        assert record.golden is not None
+        assert colours.record.golden is not None
+        assert record.golden.distance[0].cosine == pytest.approx(colours.record.golden.distance[0].cosine, abs=1e-3)
+
+    def test_the_batch_stays_open_where_that_costs_nothing(self, colours: Converted) -> None:
+        engine = Engine.load(colours.path, max_batch_size=4)
+        assert (engine.batch_size, engine.batch_refused) == (4, None)
+
+    def test_the_batch_is_fixed_where_it_would_cost_operators(
+        self, attempt: Callable[..., Conversion], saved: Callable[..., Path], vectors: Path
+    ) -> None:
+        import tensorflow as tf
+
+        record = attempt(saved(lambda x: tf.reshape(x, [tf.shape(x)[0], 2, 2]) * 2.0), vectors)
+        assert record.inputs[0].shape == (1, 4)
+        assert record.outputs[0].shape == (1, 2, 2)
+        assert "the batch is fixed to 1" in record.notes
+
+
+class TestGolden:
+    def test_real_inputs_and_what_the_float_model_makes_of_them(self, colours: Converted) -> None:
+        files, record = Files.of(colours.path), colours.record
+        held = golden.read(files.golden, 1, 1)
+        assert record.golden is not None
+        assert held.count == record.golden.count == 8
+        assert files.golden.stat().st_size <= 1024 * 1024
+        real = quant.dequantize(held.inputs[0], record.inputs[0])
+        (wanted,) = Engine.load(files.float).infer_real([real])
+        np.testing.assert_allclose(held.outputs[0], wanted, atol=1e-6)
+
+    def test_the_distance_is_that_of_the_int8_model_from_them(self, colours: Converted) -> None:
+        held = golden.read(Files.of(colours.path).golden, 1, 1)
+        (got,) = Engine.load(colours.path).infer([held.inputs[0]])
+        assert colours.record.golden is not None
+        (distance,) = colours.record.golden.distance
+        error = got.astype(np.float64) - held.outputs[0]
+        assert distance.max_abs == pytest.approx(np.abs(error).max())
+        assert distance.sqnr_db == pytest.approx(
+            10 * np.log10((held.outputs[0].astype(np.float64) ** 2).sum() / (error**2).sum())
+        )
+
+    def test_the_manifest_carries_it_all(self, colours: Converted, board: DeviceProfile) -> None:
+        made = conversion.manifest(colours.record, board, "ai-edge-litert 2.3.0")
+        assert made.golden == colours.record.golden
+        assert made.labels == "labels.txt"
+        assert made.model_sha256 == colours.record.model_sha256
+        assert made.profile == "generic-aarch64"
+
+
+class TestRepeatable:
+    def test_the_same_inputs_give_the_same_bytes(
+        self, attempt: Callable[..., Conversion], models: Path, pictures: Path, colours: Converted, tmp_path: Path
+    ) -> None:
+        moved = shutil.copytree(pictures, tmp_path / "elsewhere")
+        copied = shutil.copy(models / "colours.keras", tmp_path / "colours.keras")
+        attempt(Path(copied), moved, declare(range="-1..1"), samples=40)
+        one, other = Files.of(colours.path), Files.of(tmp_path / "out/m.tflite")
+        assert one.model.read_bytes() == other.model.read_bytes()
+        for name in ("conversion.json", "float.tflite", GOLDEN, "labels.txt"):
+            assert (one.folder / name).read_bytes() == (other.folder / name).read_bytes(), name
+
+    def test_another_seed_takes_other_samples(
+        self, attempt: Callable[..., Conversion], models: Path, pictures: Path, colours: Converted
+    ) -> None:
+        record = attempt(models / "colours.keras", pictures, declare(range="-1..1"), samples=40, seed=1)
+        assert record.provenance.calibration.digest != colours.record.provenance.calibration.digest
+
+
+class TestQuiet:
+    def test_tensorflow_talks_to_the_log_alone(
+        self,
+        attempt: Callable[..., Conversion],
+        models: Path,
+        pictures: Path,
+        tmp_path: Path,
+        capfd: pytest.CaptureFixture[str],
+    ) -> None:
+        stages: list[tuple[str, int, int]] = []
+        attempt(
+            models / "colours.keras",
+            pictures,
+            declare(range="-1..1"),
+            samples=5,
+            progress=lambda *step: stages.append(step),
+        )
+        assert capfd.readouterr() == ("", "")
+        assert len((tmp_path / "log").read_text()) > 100
+        assert ("calibrate", 5, 5) in stages
+        assert list(dict.fromkeys(stage for stage, _, _ in stages)) == [
+            "load",
+            "float",
+            "calibrate",
+            "quantize",
+            "prove",
+        ]
+
+
+class TestRefused:
+    """Each names what is wrong and leaves nothing behind (`attempt` looks)."""
+
+    def test_no_serving_signature(
+        self, attempt: Callable[..., Conversion], saved: Callable[..., Path], vectors: Path
+    ) -> None:
+        with pytest.raises(UserError, match="no serving signature 'serving_default'; its signatures are double"):
+            attempt(saved(lambda x: x * 2, signature="double"), vectors)
+        with pytest.raises(UserError, match="it has none at all"):
+            attempt(saved(lambda x: x * 2, signature=None), vectors)
+
+    def test_an_operator_that_tflite_lacks(
+        self, attempt: Callable[..., Conversion], saved: Callable[..., Path], vectors: Path
+    ) -> None:
+        import tensorflow as tf
+
+        with pytest.raises(UserError, match="no INT8 TFLite operator does the work of: Erf") as caught:
+            attempt(saved(tf.math.erf), vectors)
+        assert caught.value.fields["operators"] == ["Erf"]
+
+    def test_an_operator_that_int8_lacks_unless_float_is_allowed(
+        self, attempt: Callable[..., Conversion], saved: Callable[..., Path], vectors: Path
+    ) -> None:
+        import tensorflow as tf
+
+        model = saved(lambda x: tf.math.sin(x) * 2.0)
+        with pytest.raises(UserError, match="left these operators in float: SIN") as caught:
+            attempt(model, vectors)
+        assert caught.value.fields["operators"] == ["SIN"]
+        assert "operators kept in float: SIN" in attempt(model, vectors, allow_float=True).notes
+
+    def test_pickled_code_runs_only_when_trusted(
+        self, attempt: Callable[..., Conversion], models: Path, vectors: Path
+    ) -> None:
+        with pytest.raises(UserError, match="would run code that came with it: Lambda 'twice'") as caught:
+            attempt(models / "lambda.keras", vectors)
+        assert "--trust-code" in (caught.value.hint or "")
+        assert attempt(models / "lambda.keras", vectors, trust_code=True).outputs[0].shape[-1] == 4
+
+    def test_python_inside_a_savedmodel_is_refused(
+        self, attempt: Callable[..., Conversion], saved: Callable[..., Path], vectors: Path
+    ) -> None:
+        import tensorflow as tf
+
+        model = saved(lambda x: tf.reshape(tf.py_function(lambda y: y, [x], tf.float32), [-1, 4]))
+        with pytest.raises(UserError, match="operator EagerPyFunc"):
+            attempt(model, vectors)
+
+    def test_files_read_by_a_savedmodel_are_refused(
+        self, attempt: Callable[..., Conversion], saved: Callable[..., Path], vectors: Path
+    ) -> None:
+        import tensorflow as tf
+
+        def reads(x: Any) -> Any:
+            return x * tf.cast(tf.strings.length(tf.io.read_file("/etc/hostname")), tf.float32)
+
+        with pytest.raises(UserError, match="operator ReadFile"):
+            attempt(saved(reads), vectors)
+
+    @pytest.mark.parametrize(
+        ("model", "data", "declared", "says"),
+        [
+            ("colours.keras", "pictures", None, "the value range that the model was trained on is not declared"),
+            ("colours.keras", "vectors", None, r"expects samples of shape \[16, 16, 3\], got \[4\]"),
+            ("colours.keras", "nothing", None, "no such file or folder"),
+            ("two.keras", "vectors", None, "expected the arrays left, right, got x"),
+            ("two.keras", "pictures", declare(range="0..1"), "pictures need a model with one input"),
+            ("nothing.keras", "vectors", None, "no such model"),
+            ("colours.keras", "pictures", declare(range="0..1", labels=["red", "blue"]), "class folders that are no"),
+            ("colours.keras", "pictures", declare(range="0..1", labels=["a", "b"]), "labels"),
+        ],
+    )
+    def test_inputs_that_do_not_fit_each_other(
+        self,
+        attempt: Callable[..., Conversion],
+        models: Path,
+        pictures: Path,
+        vectors: Path,
+        model: str,
+        data: str,
+        declared: Declaration | None,
+        says: str,
+    ) -> None:
+        where = {"pictures": pictures, "vectors": vectors, "nothing": pictures / "nothing"}[data]
+        with pytest.raises(UserError, match=says):
+            attempt(models / model, where, declared)
+
+    def test_a_model_over_the_profiles_budget(
+        self, attempt: Callable[..., Conversion], saved: Callable[..., Path], vectors: Path, board: DeviceProfile
+    ) -> None:
+        with pytest.raises(CheckFailed, match=r"allows 0\.001 MB"):
+            attempt(saved(lambda x: x * 2), vectors, profile=replace(board, max_model_mb=0.001))
+
+    def test_values_that_overflow_in_the_model(
+        self, attempt: Callable[..., Conversion], saved: Callable[..., Path], vectors: Path
+    ) -> None:
+        import tensorflow as tf
+
+        with pytest.raises(CheckFailed):
+            attempt(saved(lambda x: tf.math.log(x - 100.0)), vectors, allow_float=True)
+
+
+class TestWhole:
+    def test_a_new_conversion_replaces_an_old_one(
+        self, attempt: Callable[..., Conversion], saved: Callable[..., Path], vectors: Path, tmp_path: Path
+    ) -> None:
+        first = attempt(saved(lambda x: x * 2), vectors)
+        second = attempt(saved(lambda x: x * 3), vectors)
+        assert first.model_sha256 != second.model_sha256
+        assert Conversion.load(tmp_path / "out/m.tflite") == second
+        assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["m.edgekit", "m.tflite"]
+
+    def test_a_changed_model_is_noticed(self, colours: Converted, tmp_path: Path) -> None:
+        shutil.copytree(colours.path.parent, tmp_path / "copy")
+        model = tmp_path / "copy/colours.tflite"
+        content = bytearray(model.read_bytes())
+        content[-1] ^= 1
+        model.write_bytes(content)
+        with pytest.raises(CheckFailed, match="not the model that"):
+            Conversion.load(model)
+
+    def test_a_tflite_without_a_record_is_not_a_conversion(self, colours: Converted, tmp_path: Path) -> None:
+        bare = Path(shutil.copy(colours.path, tmp_path / "bare.tflite"))
+        with pytest.raises(UserError, match=r"bare\.edgekit"):
+            Conversion.load(bare)
+
+    def test_ctrl_c_leaves_nothing(self, models: Path, pictures: Path, tmp_path: Path) -> None:
+        script = (
+            "import sys; from pathlib import Path; from edgekit import convert, profile\n"
+            "from edgekit.declaration import declare\n"
+            "convert.convert(Path(sys.argv[1]), profile=profile.find('generic-aarch64'), data=Path(sys.argv[2]),\n"
+            "    output=Path(sys.argv[3]) / 'm.tflite', declaration=declare(range='0..1'), log=Path(sys.argv[4]),\n"
+            "    progress=lambda stage, done, total: print(stage, flush=True))\n"
+        )
+        out = tmp_path / "out"
+        out.mkdir()
+        child = subprocess.Popen(
+            [sys.executable, "-c", script, models / "colours.keras", pictures, out, tmp_path / "log"],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        assert child.stdout is not None
+        for line in child.stdout:
+            if line.strip() == "calibrate":
+                break
+        assert list(out.iterdir()), "it was at work"
+        child.send_signal(signal.SIGINT)
+        _, errors = child.communicate(timeout=60)
+        assert "KeyboardInterrupt" in errors
+        assert list(out.iterdir()) == []
+
+    def test_a_crash_of_the_worker_is_a_clear_error(
+        self, attempt: Callable[..., Conversion], models: Path, pictures: Path
+    ) -> None:
+        def crash(stage: str, done: int, _total: int) -> None:
+            if stage == "calibrate" and done == 0:
+                kill_worker()
+
+        with pytest.raises(CheckFailed, match=r"converting .*colours\.keras crashed with SIGSEGV") as caught:
+            attempt(models / "colours.keras", pictures, declare(range="0..1"), progress=crash)
+        assert "the log is" in (caught.value.hint or "")
+
+
+def kill_worker() -> None:
+    """Send SIGSEGV to the one child of this process that is a worker."""
+    children = Path(f"/proc/{os.getpid()}/task/{threading.get_native_id()}/children").read_text().split()
+    workers = [int(pid) for pid in children if b"edgekit.worker" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+    assert len(workers) == 1
+    os.kill(workers[0], signal.SIGSEGV)

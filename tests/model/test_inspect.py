@@ -1,0 +1,173 @@
+"""A model is recognised by what it holds; looking at it runs nothing of it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from edgekit_runtime.manifest import TensorSpec
+
+from edgekit import keras_archive
+from edgekit.errors import UserError
+from edgekit.inspection import inspect
+from edgekit.model import open_model, recognise, require_convertible
+from tests.model.conftest import Converted
+
+
+class TestRecognise:
+    @pytest.mark.parametrize(
+        ("file", "content", "form"),
+        [
+            ("m.bin", b"\x1c\0\0\0TFL3" + b"\0" * 60, "tflite"),
+            ("m.keras", b"\x89HDF\r\n\x1a\n" + b"\0" * 60, "keras-h5"),
+            ("m.pb", b"\x0a\x12\x0a\x05input\x12\x0bPlaceholder" + b"\0" * 60, "graph-def"),
+            ("m.ckpt.meta", b"", "tf1-checkpoint"),
+            ("m.ckpt.index", b"", "tf2-checkpoint"),
+            ("folder/model.ckpt.meta", b"", "tf1-checkpoint"),
+            ("folder/ckpt-1.index", b"", "tf2-checkpoint"),
+            ("folder/00000123/saved_model.pb", b"", "serving-folder"),
+            ("folder/saved_model.pbtxt", b"", "saved-model-text"),
+        ],
+    )
+    def test_known_forms_are_named_though_they_cannot_be_converted(
+        self, tmp_path: Path, file: str, content: bytes, form: str
+    ) -> None:
+        path = tmp_path / file
+        path.parent.mkdir(exist_ok=True, parents=True)
+        path.write_bytes(content)
+        model = tmp_path / "folder" if "folder" in file else path
+        assert recognise(model) == form
+        with pytest.raises(UserError, match="edgekit converts SavedModel folders and") as caught:
+            require_convertible(open_model(model))
+        assert caught.value.hint
+
+    def test_a_serving_folder_names_its_newest_version(self, tmp_path: Path) -> None:
+        for version in ("00000123", "00000124"):
+            (tmp_path / version).mkdir()
+            (tmp_path / version / "saved_model.pb").touch()
+        with pytest.raises(UserError) as caught:
+            require_convertible(open_model(tmp_path))
+        assert "00000124" in (caught.value.hint or "")
+
+    @pytest.mark.parametrize("content", [b"", b"hello", b"PK\x03\x04 cut", b"\x0a", b"\0" * 100])
+    def test_what_is_no_model_is_refused(self, tmp_path: Path, content: bytes) -> None:
+        (tmp_path / "x.keras").write_bytes(content)
+        for path in (tmp_path / "x.keras", tmp_path, tmp_path / "nothing"):
+            with pytest.raises(UserError):
+                recognise(path)
+
+    def test_a_savedmodel_one_folder_down_is_pointed_at(self, tmp_path: Path, models: Path) -> None:
+        shutil.copytree(models / "colours_savedmodel", tmp_path / "inner")
+        with pytest.raises(UserError) as caught:
+            recognise(tmp_path)
+        assert str(tmp_path / "inner") in (caught.value.hint or "")
+
+    def test_the_hash_of_a_folder_sees_names_and_contents(self, tmp_path: Path, models: Path) -> None:
+        one, other = tmp_path / "one", tmp_path / "other"
+        for folder in (one, other):
+            shutil.copytree(models / "colours_savedmodel", folder)
+        assert open_model(one).sha256 == open_model(other).sha256
+        (other / "extra").touch()
+        assert open_model(one).sha256 != open_model(other).sha256
+
+
+class TestInspect:
+    def test_a_keras_model(self, models: Path) -> None:
+        found = inspect(models / "two.keras")
+        assert found.form == "keras"
+        assert found.inputs == (TensorSpec("left", (-1, 8), "float32"), TensorSpec("right", (-1, 3), "int32"))
+        assert [spec.name for spec in found.outputs] == ["other", "score"]
+        # Embedding 10x4, Dense 8x4+4, and two Dense layers of 16 inputs
+        assert found.parameters == 40 + 36 + 16 * 2 + 2 + 16 * 3 + 3
+
+    def test_a_savedmodel_says_the_same_of_the_same_model(self, models: Path) -> None:
+        archive, folder = inspect(models / "colours.keras"), inspect(models / "colours_savedmodel")
+        assert [spec.shape for spec in folder.inputs] == [spec.shape for spec in archive.inputs] == [(-1, 16, 16, 3)]
+        assert archive.parameters == 3 * 3 * 3 * 6 + 6 + 6 * 3 + 3
+        assert folder.parameters is not None
+        assert folder.parameters >= archive.parameters
+        assert "serving_default" in folder.signatures
+
+    def test_a_tflite_model(self, colours: Converted) -> None:
+        found = inspect(colours.path)
+        assert (found.form, found.quantization, found.size) == ("tflite", "int8", colours.path.stat().st_size)
+        assert (found.inputs, found.outputs) == (colours.record.inputs, colours.record.outputs)
+        assert found.operators["CONV_2D"] == 1
+
+    def test_without_a_serving_signature_it_lists_what_there_is(self, saved: Callable[..., Path]) -> None:
+        found = inspect(saved(lambda x: x * 2, signature="double"))
+        assert found.signatures == ("double",)
+        assert "its signatures are double" in found.notes[0]
+
+    def test_code_is_named_and_not_run(self, models: Path) -> None:
+        found = inspect(models / "lambda.keras")
+        assert any("Lambda 'twice': pickled code" in item for item in found.code)
+        assert found.inputs == ()
+
+    @pytest.mark.parametrize("cut", [8, 100, 1000])
+    def test_cut_files_are_refused(self, colours: Converted, models: Path, tmp_path: Path, cut: int) -> None:
+        (tmp_path / "x.tflite").write_bytes(colours.path.read_bytes()[:cut])
+        (tmp_path / "x.keras").write_bytes((models / "colours.keras").read_bytes()[:-cut])
+        folder = tmp_path / "saved"
+        shutil.copytree(models / "colours_savedmodel", folder)
+        content = (folder / "saved_model.pb").read_bytes()
+        (folder / "saved_model.pb").write_bytes(content[: len(content) - cut])
+        for path in (tmp_path / "x.tflite", tmp_path / "x.keras", folder):
+            with pytest.raises(UserError):
+                inspect(path)
+
+
+class TestKerasArchive:
+    """What a `.keras` file names is judged before anything is imported or loaded."""
+
+    @pytest.mark.parametrize(
+        ("layer", "says"),
+        [
+            ({"module": "keras.layers", "class_name": "Lambda", "config": {"name": "f"}}, "Lambda 'f': pickled code"),
+            ({"class_name": "__lambda__", "config": {"value": "x"}}, "pickled code"),
+            ({"module": "os", "class_name": "function", "config": "system"}, "code outside of Keras (os)"),
+            ({"module": "keras.utils", "class_name": "function", "config": "get_file"}, "function 'get_file'"),
+            ({"module": "builtins", "class_name": "function", "config": "mine"}, "code outside of Keras (builtins)"),
+            ({"module": "mylib.layers", "class_name": "Mine", "config": {"name": "m"}}, "code outside of Keras (mylib"),
+            ({"module": None, "registered_name": "pkg>Mine", "class_name": "Mine", "config": {}}, "a custom object"),
+            ({"module": "keras.layers", "class_name": "TFSMLayer", "config": {}}, "another SavedModel"),
+            (
+                {"module": "keras.layers", "class_name": "StringLookup", "config": {"vocabulary": "/etc/passwd"}},
+                "reads the file '/etc/passwd'",
+            ),
+        ],
+    )
+    def test_code_is_found_however_deep(self, layer: dict[str, Any], says: str) -> None:
+        config = {"class_name": "Functional", "module": "keras", "config": {"layers": [{"config": {"f": [layer]}}]}}
+        found = keras_archive.code_in(config)
+        assert len(found) == 1
+        assert says in found[0]
+
+    def test_ordinary_models_hold_none(self, models: Path) -> None:
+        for name in ("colours.keras", "two.keras"):
+            assert keras_archive.code_in(keras_archive.read_config(models / name)) == ()
+
+    def test_a_bomb_is_refused(self, tmp_path: Path) -> None:
+        path = tmp_path / "bomb.keras"
+        with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+            archive.writestr("metadata.json", "{}")
+            with archive.open("config.json", "w") as member:
+                for _ in range(65):
+                    member.write(b" " * 1024 * 1024)
+        assert path.stat().st_size < 1024 * 1024
+        with pytest.raises(UserError, match=r"config\.json is larger than"):
+            keras_archive.read_config(path)
+
+    @pytest.mark.parametrize("name", ["../../evil", "/etc/evil", "a\\..\\b"])
+    def test_paths_that_leave_the_archive_are_refused(self, tmp_path: Path, name: str) -> None:
+        path = tmp_path / "evil.keras"
+        with zipfile.ZipFile(path, "w") as archive:
+            archive.writestr("config.json", json.dumps({}))
+            archive.writestr(name, b"")
+        with pytest.raises(UserError, match="leaves the archive"):
+            keras_archive.read_config(path)

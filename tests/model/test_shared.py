@@ -1,0 +1,192 @@
+"""Real models of ../shared: what converts is as near to float as it was measured, what cannot is refused by name."""
+
+from __future__ import annotations
+
+import csv
+import wave
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from edgekit_runtime.engine import Engine
+from edgekit_runtime.preprocess import load_pixels, to_real
+from PIL import Image
+
+from edgekit import convert, flatbuffer
+from edgekit.conversion import Conversion, Files
+from edgekit.declaration import Declaration, declare
+from edgekit.errors import CheckFailed, EdgekitError, UserError
+from edgekit.inspection import inspect
+from edgekit.profile import DeviceProfile
+from edgekit.validate import validate, validate_conversion
+
+pytestmark = pytest.mark.shared
+
+
+@pytest.fixture
+def attempt(board: DeviceProfile, tmp_path: Path) -> Any:
+    def run(model: Path, data: Path, declared: Declaration | None = None, **options: Any) -> tuple[Path, Conversion]:
+        output = tmp_path / "out/m.tflite"
+        output.parent.mkdir(exist_ok=True)
+        try:
+            return output, convert.convert(
+                model, profile=board, data=data, output=output, declaration=declared, log=tmp_path / "log", **options
+            )
+        except EdgekitError:
+            assert list(output.parent.iterdir()) == []
+            raise
+
+    return run
+
+
+def spectrograms(folder: Path) -> np.ndarray:
+    """MLPerf Tiny's keyword features [N, 49, 10, 1] of every second of the WAV files, as its own front end makes them.
+
+    mlcommons/tiny, benchmark/training/keyword_spotting/get_dataset.py: 30 ms windows every 20 ms, 40 mel bins from
+    20 Hz to 4 kHz, the first ten MFCCs.
+    """
+    import tensorflow as tf
+
+    mel = tf.signal.linear_to_mel_weight_matrix(40, 257, 16000, 20.0, 4000.0)
+    rows = []
+    for path in sorted(folder.glob("*.wav")):
+        with wave.open(str(path)) as file:
+            assert (file.getframerate(), file.getnchannels(), file.getsampwidth()) == (16000, 1, 2)
+            sound = np.frombuffer(file.readframes(file.getnframes()), "<i2").astype(np.float32)
+        for start in range(0, len(sound) - 15999, 4000):
+            second = sound[start : start + 16000] / max(1.0, float(np.abs(sound[start : start + 16000]).max()))
+            spectrum = tf.abs(tf.signal.stft(second, 480, 320, 512, tf.signal.hann_window))
+            rows.append(tf.signal.mfccs_from_log_mel_spectrograms(tf.math.log(spectrum @ mel + 1e-6))[:49, :10].numpy())
+    return np.stack(rows)[..., None].astype(np.float32)
+
+
+def test_keyword_spotting(shared: Path, attempt: Any, tmp_path: Path) -> None:
+    np.save(tmp_path / "kws.npy", spectrograms(shared / "data/speech_wavs"))
+    declared = declare(task="classification")
+    output, record = attempt(shared / "models/kws_dscnn_savedmodel_tf2/saved_model", tmp_path / "kws.npy", declared)
+    assert record.name == "kws_dscnn_savedmodel_tf2"
+    assert record.model_size < 60_000
+    assert flatbuffer.read(output).quantization == "int8"
+    found = validate_conversion(output, tmp_path / "kws.npy")
+    # Measured on its test set: 91.0 % float, 90.6 % INT8. Same samples here, so only the two models' difference shows.
+    assert found.top1_agreement is not None
+    assert found.top1_agreement >= 0.9
+    assert found.outputs[0].cosine > 0.97
+
+
+def test_posenet(shared: Path, attempt: Any) -> None:
+    pictures = shared / "data/coco128_dev/images"
+    output, record = attempt(
+        shared / "models/posenet_mnv1_savedmodel/saved_model", pictures, declare(range="-1..1"), samples=60
+    )
+    assert record.task == "raw"
+    assert len(record.outputs) == 4
+    assert record.float_size / record.model_size > 3
+    found = validate_conversion(output, pictures, samples=30)
+    heatmap = next(d for d, spec in zip(found.outputs, record.outputs, strict=True) if spec.shape[-1] == 17)
+    assert heatmap.cosine > 0.98
+
+
+def test_selfie_segmentation_needs_float_for_one_operator_and_loses_much(shared: Path, attempt: Any) -> None:
+    model, pictures = shared / "models/selfie_segmentation_savedmodel/saved_model", shared / "data/coco128_dev/images"
+    with pytest.raises(UserError, match="left these operators in float: ADD_N"):
+        attempt(model, pictures, declare(range="0..1"), samples=40)
+    output, record = attempt(model, pictures, declare(range="0..1"), samples=60, allow_float=True)
+    assert "operators kept in float: ADD_N" in record.notes
+    masks = people(shared / "data/coco128_dev")
+    float_iou = person_iou(Files.of(output).float, record, masks)
+    int8_iou = person_iou(output, record, masks)
+    # Measured before on 31 pictures: 0.527 and 0.383; another choice of pictures: 0.621 and 0.531.
+    assert float_iou == pytest.approx(0.57, abs=0.1)
+    assert float_iou - int8_iou > 0.03, "plain INT8 is known to lose here"
+
+
+def people(folder: Path) -> list[tuple[Path, np.ndarray]]:
+    """Pictures with a person on at least a tenth of them, and where the person is."""
+    found = []
+    for mask in sorted((folder / "semantic_segmentation").rglob("*.png")):
+        picture = next(iter(sorted((folder / "images").rglob(f"{mask.stem}.*"))), None)
+        person = np.asarray(Image.open(mask)) == 1
+        if picture is not None and person.ndim == 2 and person.mean() > 0.1:
+            found.append((picture, person))
+    assert len(found) >= 20
+    return found[:40]
+
+
+def person_iou(model: Path, record: Conversion, masks: list[tuple[Path, np.ndarray]]) -> float:
+    assert record.preprocess is not None
+    engine, ious = Engine.load(model), []
+    for path, person in masks:
+        (out,) = engine.infer_real([to_real(load_pixels(path, record.preprocess), record.preprocess)[None]])
+        got = out[0, ..., 0] > 0.5
+        small = Image.fromarray(person.astype(np.uint8)).resize((got.shape[1], got.shape[0]), Image.Resampling.NEAREST)
+        wanted = np.asarray(small) > 0
+        ious.append(float((got & wanted).sum() / max(1, (got | wanted).sum())))
+    return float(np.mean(ious))
+
+
+def test_basic_pitch_converts_and_is_refused_because_it_does_not_run(
+    shared: Path, attempt: Any, tmp_path: Path
+) -> None:
+    np.save(tmp_path / "x.npy", np.random.default_rng(0).normal(0, 0.1, (6, 43844, 1)).astype(np.float32))
+    model = shared / "models/basic_pitch_savedmodel/saved_model"
+    with pytest.raises(CheckFailed, match="was converted but does not run: .*DIV"):
+        attempt(model, tmp_path / "x.npy", allow_float=True)
+
+
+@pytest.mark.parametrize(
+    ("folder", "says"),
+    [
+        ("bad_half_plus_two", "not a model that edgekit knows|TensorFlow 1 checkpoint|version folder"),
+        ("bad_half_plus_two/00000123", "TensorFlow 1 checkpoint"),
+        ("saved_model_half_plus_two_2_versions", "TensorFlow Serving version folder"),
+        ("saved_model_counter/00000123", "no serving signature"),
+        ("saved_model_half_plus_three/00000123", "cannot load it|float32, which|string"),
+    ],
+)
+def test_odd_savedmodels_are_refused_by_name(shared: Path, attempt: Any, vectors: Path, folder: str, says: str) -> None:
+    with pytest.raises(EdgekitError, match=says) as caught:
+        attempt(shared / "models/serving_odd_savedmodels" / folder, vectors)
+    assert caught.value.exit_code in (1, 2)
+
+
+def test_a_model_without_a_batch_converts(shared: Path, attempt: Any, tmp_path: Path) -> None:
+    np.save(tmp_path / "x.npy", np.linspace(-10, 10, 50, dtype=np.float32))
+    model = shared / "models/serving_odd_savedmodels/saved_model_half_plus_two_tf2_cpu/00000123"
+    output, record = attempt(model, tmp_path / "x.npy")
+    (y,) = Engine.load(output).infer_real([np.array([0.0, 4.0], np.float32)])
+    step = 20 / 255
+    np.testing.assert_allclose(y.ravel(), [2.0, 4.0], atol=step)
+    assert record.inputs[0].name == "x"
+
+
+@pytest.mark.parametrize(
+    ("model", "form"),
+    [
+        ("odapi_ssd_mnv2_fpnlite320_frozen_tf2sm/frozen_inference_graph.pb", "graph-def"),
+        ("cifar10_resnet8_h5_keras2", "keras-h5"),
+        ("musicnn_tf1_checkpoint_mtt_musicnn", "tf1-checkpoint"),
+        ("basic_pitch_savedmodel/nmp.tflite", "tflite"),
+    ],
+)
+def test_every_other_form_is_known_by_name(shared: Path, model: str, form: str) -> None:
+    path = shared / "models" / model
+    if form == "keras-h5":
+        path = next(path.glob("*.h5"))
+    if form == "tf1-checkpoint":
+        path = next(path.rglob("*.meta")).parent
+    assert inspect(path).form == form
+
+
+def test_hostile_files_end_in_an_error_and_not_in_a_crash(shared: Path, vectors: Path) -> None:
+    folder = shared / "reference/malformed_or_hostile_tflite_dev"
+    with (folder / "MANIFEST.csv").open(newline="") as file:
+        assert list(csv.reader(file))
+    models = sorted(folder.rglob("*.tflite"))
+    assert len(models) >= 5
+    for model in models:
+        try:
+            validate(model, model, vectors, time_limit_s=60)
+        except EdgekitError as error:
+            assert error.exit_code in (1, 2), model.name
