@@ -11,7 +11,7 @@ from packaging.specifiers import SpecifierSet
 from edgekit import wheelhouse
 from edgekit.errors import UserError
 from edgekit.profile import DeviceProfile
-from edgekit.runtimes import INTERPRETERS, NUMPY, Wheel
+from edgekit.runtimes import INTERPRETERS, NUMPY, SERVERS, Wheel
 from edgekit.wheelhouse import Progress
 
 
@@ -27,16 +27,18 @@ class RuntimeFile:
 
 @dataclass(frozen=True)
 class RuntimeTree:
-    """edgekit's runtime, the interpreter and, unless the board has it, NumPy.
+    """edgekit's runtime, the interpreter, NumPy unless the board has it, and what the server needs.
 
     `numpy` is the version that is sent, None where the board's own is used; `numpy_range` is what the interpreter
-    takes, as a version specifier. `wheel_bytes` is the size of the wheels that the files came from.
+    takes, as a version specifier. `server` is waitress's version, None for a board that can only infer.
+    `wheel_bytes` is the size of the wheels that the files came from.
     """
 
     package: str
     version: str
     numpy: str | None
     numpy_range: str
+    server: str | None
     python: str
     architecture: str
     glibc: str
@@ -50,9 +52,10 @@ class RuntimeTree:
 
 
 def choose(profile: DeviceProfile) -> tuple[Wheel, ...]:
-    """The wheels for this board: the interpreter's, then NumPy's unless the board's own is used. Touches nothing.
+    """The wheels for this board: the interpreter's, NumPy's unless the board's own is used, the server's.
 
-    Raises UserError with the reason when there is none.
+    Nothing is fetched. Raises UserError with the reason when there is no interpreter or NumPy for it; a board that no
+    server fits does without.
     """
     named = [wheel for wheel in INTERPRETERS if wheel.package == profile.runtime]
     exact = [wheel for wheel in named if wheel.version == profile.runtime_version]
@@ -62,10 +65,12 @@ def choose(profile: DeviceProfile) -> tuple[Wheel, ...]:
             profile, f"edgekit has no locked wheels of {profile.runtime} {profile.runtime_version}", f"it has: {known}"
         )
     interpreter = _fitting(profile, exact)
-    if profile.numpy == "board":
-        return (interpreter,)
-    allowed = SpecifierSet(interpreter.numpy)
-    return interpreter, _fitting(profile, [wheel for wheel in NUMPY if allowed.contains(wheel.version)])
+    chosen = [interpreter]
+    if profile.numpy == "wheel":
+        allowed = SpecifierSet(interpreter.numpy)
+        chosen.append(_fitting(profile, [wheel for wheel in NUMPY if allowed.contains(wheel.version)]))
+    chosen += [wheel for wheel in SERVERS if _fits(profile, wheel)][:1]
+    return tuple(chosen)
 
 
 def resolve(
@@ -77,6 +82,7 @@ def resolve(
     be had, CheckFailed when one is not what edgekit locked.
     """
     wheels = choose(profile)
+    versions = {wheel.package: wheel.version for wheel in wheels}
     root = cache or wheelhouse.cache_root()
     files = list(own_files())
     wheel_bytes = 0
@@ -92,8 +98,9 @@ def resolve(
     return RuntimeTree(
         package=wheels[0].package,
         version=wheels[0].version,
-        numpy=wheels[1].version if len(wheels) > 1 else None,
+        numpy=versions.get("numpy"),
         numpy_range=wheels[0].numpy,
+        server=versions.get("waitress"),
         python=profile.python,
         architecture=profile.architecture,
         glibc=profile.glibc,
@@ -132,7 +139,7 @@ def _fitting(profile: DeviceProfile, wheels: list[Wheel]) -> Wheel:
             f"it has: Python {known}",
         )
     for wheel in by_python:
-        if _version(profile.glibc) >= _version(wheel.glibc):
+        if _fits(profile, wheel):
             return wheel
     oldest = min((wheel.glibc for wheel in by_python), key=_version)
     raise _refusal(
@@ -140,6 +147,11 @@ def _fitting(profile: DeviceProfile, wheels: list[Wheel]) -> Wheel:
         f"{_title(by_python)} needs glibc {oldest} or newer, and the board has {profile.glibc}",
         "a newer system on the board, or an older runtime in the profile",
     )
+
+
+def _fits(profile: DeviceProfile, wheel: Wheel) -> bool:
+    known = profile.architecture in wheel.architectures and profile.python in wheel.pythons
+    return known and _version(profile.glibc) >= _version(wheel.glibc)
 
 
 def _title(wheels: list[Wheel]) -> str:

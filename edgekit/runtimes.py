@@ -99,4 +99,16 @@ NUMPY = (
     ),
 )
 
-WHEELS = (*INTERPRETERS, *NUMPY)
+# What `edgekit-runtime serve` stands on; inference does not need it.
+SERVERS = (
+    Wheel(
+        package="waitress",
+        version="3.0.2",
+        architectures=("aarch64", "armv7l", "x86_64"),
+        pythons=("3.9", "3.10", "3.11", "3.12", "3.13", "3.14"),
+        glibc="2.17",
+        keep=("waitress/*", *_LICENSES),
+    ),
+)
+
+WHEELS = (*INTERPRETERS, *NUMPY, *SERVERS)

@@ -39,7 +39,7 @@ MAX_FILE = 256 << 20
 MAX_FILES = 8192
 MAX_RECORD = 4 << 20
 # What zipfile, zlib and csv raise on bytes that are no sound archive.
-_UNSOUND = (zipfile.BadZipFile, zlib.error, csv.Error, KeyError, ValueError, EOFError, RuntimeError)
+_UNSOUND = (zipfile.BadZipFile, zlib.error, csv.Error, KeyError, ValueError, EOFError, RuntimeError, OSError)
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,10 @@ def obtain(
     """
     folder = root / "wheels" / f"{wheel.package}-{wheel.version}" / f"cp{python.replace('.', '')}-{architecture}"
     allowed = locked_hashes(wheel)
-    found = _good_wheel(folder, allowed)
+    try:
+        found = _good_wheel(folder, allowed)
+    except OSError as error:
+        raise _cannot_write(root, error) from error
     if found:
         return found
     title = f"{wheel.package} {wheel.version} for {architecture}, Python {python}"
@@ -116,8 +119,6 @@ def unpack(wheel: Wheel, archive: Path, *, root: Path) -> tuple[WheelFile, ...]:
             return tuple(_content(opened, name, *record[name], root=root) for name in names)
     except _UNSOUND as error:
         raise CheckFailed(f"{archive.name}: not a sound wheel: {error}", wheel=archive.name) from error
-    except OSError as error:
-        raise _cannot_write(root, error) from error
 
 
 def hash_file(path: Path) -> tuple[str, int]:
@@ -158,16 +159,19 @@ def _content(archive: zipfile.ZipFile, name: str, sha256: str, size: int, *, roo
         raise CheckFailed(f"{name[:200]}: a name or size that no release may have", member=name[:200])
     path = root / "content" / sha256
     if not (path.is_file() and hash_file(path) == (sha256, size)):
-        path.parent.mkdir(parents=True, exist_ok=True)
         with archive.open(name) as source:
             data = source.read(size + 1)
         if len(data) != size or hashlib.sha256(data).hexdigest() != sha256:
             raise CheckFailed(f"{name}: not what the wheel's RECORD says", member=name)
-        _replace(path, data)
+        try:
+            _replace(path, data)
+        except OSError as error:
+            raise _cannot_write(root, error) from error
     return WheelFile(name, path, sha256, size)
 
 
 def _replace(path: Path, data: bytes) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
     descriptor, part = tempfile.mkstemp(prefix=".part-", dir=path.parent)
     try:
         with os.fdopen(descriptor, "wb") as file:

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 
 from edgekit import hostfacts, profile, resolve, wheelhouse
 from edgekit.errors import CheckFailed, UserError
-from edgekit.runtimes import INTERPRETERS, WHEELS, Wheel
+from edgekit.runtimes import INTERPRETERS, SERVERS, WHEELS, Wheel
 
 BARE = """
 import sys
@@ -34,8 +34,9 @@ interpreter.set_tensor(given["index"], numpy.full(given["shape"], 2, given["dtyp
 interpreter.invoke()
 print(interpreter.get_tensor(interpreter.get_output_details()[0]["index"]).tolist())
 numpy.random.default_rng(1).random(3), numpy.linalg.norm(numpy.ones(3)), numpy.fft.fft(numpy.ones(4))
+import waitress.server
 for name, module in sys.modules.items():
-    if getattr(module, "__file__", None) and name.split(".")[0] in ("numpy", "ai_edge_litert"):
+    if getattr(module, "__file__", None) and name.split(".")[0] in ("numpy", "ai_edge_litert", "waitress"):
         assert module.__file__.startswith(sys.argv[1]), module.__file__
 """
 
@@ -146,13 +147,21 @@ def test_the_boards_own_numpy_is_not_sent(board: profile.DeviceProfile, cache: P
     assert not [file for file in tree.files if file.name.startswith("numpy")]
 
 
+def test_a_board_that_no_server_fits_still_infers(
+    board: profile.DeviceProfile, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(resolve, "SERVERS", ())
+    assert [wheel.package for wheel in resolve.choose(board)] == ["ai-edge-litert", "numpy"]
+
+
 def test_a_second_call_needs_no_network(
     board: profile.DeviceProfile, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stages: list[tuple[str, int, int]] = []
     light = dataclasses.replace(board, numpy="board")
     first = resolve.fetch(light, cache=tmp_path, progress=lambda *stage: stages.append(stage))
-    assert stages == [("fetch ai-edge-litert 2.3.0", 0, 1), ("fetch ai-edge-litert 2.3.0", 1, 1)]
+    wheels = [f"fetch {wheel.package} {wheel.version}" for wheel in resolve.choose(light)]
+    assert stages == [(stage, done, 1) for stage in wheels for done in (0, 1)]
     monkeypatch.setenv("PATH", "")
     monkeypatch.setattr(sys, "executable", "/nonexistent/python")
     assert resolve.resolve(light, cache=tmp_path, offline=True) == first
@@ -209,7 +218,9 @@ def test_a_wheel_with_another_hash_is_refused(
 def test_a_damaged_cache_mends_itself(board: profile.DeviceProfile, cache: Path, tmp_path: Path) -> None:
     light = dataclasses.replace(board, numpy="board")
     tree = resolve.resolve(light, cache=cache)
-    shutil.copytree(cache / "wheels" / "ai-edge-litert-2.3.0", tmp_path / "wheels" / "ai-edge-litert-2.3.0")
+    for wheel in resolve.choose(light):
+        folder = Path("wheels", f"{wheel.package}-{wheel.version}", "cp311-aarch64")
+        shutil.copytree(cache / folder, tmp_path / folder)
     shutil.copytree(cache / "content", tmp_path / "content")
     damaged = next(file for file in tree.files if file.name == "ai_edge_litert/interpreter.py")
     (tmp_path / "content" / damaged.sha256).write_text("altered")
@@ -217,10 +228,10 @@ def test_a_damaged_cache_mends_itself(board: profile.DeviceProfile, cache: Path,
     assert {file.name: file.sha256 for file in mended.files} == {file.name: file.sha256 for file in tree.files}
     assert wheelhouse.hash_file(tmp_path / "content" / damaged.sha256) == (damaged.sha256, damaged.size)
 
-    wheel = next((tmp_path / "wheels").rglob("*cp311*aarch64.whl"))
-    content = bytearray(wheel.read_bytes())
+    archive = next((tmp_path / "wheels").rglob("ai_edge_litert*.whl"))
+    content = bytearray(archive.read_bytes())
     content[len(content) // 2] ^= 1
-    wheel.write_bytes(content)
+    archive.write_bytes(content)
     with pytest.raises(UserError, match="not in the cache"):
         resolve.resolve(light, cache=tmp_path, offline=True)
 
@@ -272,15 +283,16 @@ def test_no_fitting_wheel_is_refused_with_the_reason(
 
 @pytest.mark.parametrize("python", INTERPRETERS[0].pythons)
 def test_every_python_of_the_interpreter_has_a_numpy_wheel(board: profile.DeviceProfile, python: str) -> None:
-    interpreter, numpy = resolve.choose(dataclasses.replace(board, python=python, glibc="2.27"))
+    interpreter, numpy, _ = resolve.choose(dataclasses.replace(board, python=python, glibc="2.27"))
     assert (interpreter.package, numpy.package) == ("ai-edge-litert", "numpy")
     assert python in numpy.pythons
 
 
 @pytest.mark.parametrize("wheel", WHEELS, ids=lambda wheel: wheel.lock)
 def test_every_row_of_the_table_has_its_lock(wheel: Wheel) -> None:
-    # Each combination of the row is a wheel of its own, so there are at least as many hashes.
-    assert len(wheelhouse.locked_hashes(wheel)) >= len(wheel.architectures) * len(wheel.pythons)
+    # Each combination of a row with compiled code is a wheel of its own, so there are at least as many hashes.
+    wheels = 1 if wheel in SERVERS else len(wheel.architectures) * len(wheel.pythons)
+    assert len(wheelhouse.locked_hashes(wheel)) >= wheels
 
 
 @pytest.mark.parametrize("name", [file.name for file in profile.available()])
