@@ -41,15 +41,12 @@ class EmbeddedBoard:
         self._host_key = paramiko.Ed25519Key.from_private_key_file(str(home.host_key))
         self._client = public_blob(home.client_key)
         self._listener = socket.create_server(("127.0.0.1", 0), backlog=32)
+        self.port = int(self._listener.getsockname()[1])
         self._listener.settimeout(_TICK)
         self._closing = threading.Event()
         self._connections: set[threading.Thread] = set()
         self._acceptor = threading.Thread(target=self._accept, name="edgekit-embedded", daemon=True)
         self._acceptor.start()
-
-    @property
-    def port(self) -> int:
-        return int(self._listener.getsockname()[1])
 
     @property
     def client_key(self) -> str:

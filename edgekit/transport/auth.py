@@ -27,6 +27,7 @@ class _Attempts:
     limit: float
     tried: list[str] = field(default_factory=list)
     offered: list[str] = field(default_factory=list)
+    made: int = 0
     over: bool = False  # the board has had enough of us
 
     def attempt(self, name: str, step: Callable[[], object]) -> bool:
@@ -38,15 +39,16 @@ class _Attempts:
                 except paramiko.BadAuthenticationType as error:
                     self.offered = list(error.allowed_types)
                 except paramiko.AuthenticationException:
-                    if guard.verdict or (not self.link.transport.is_active() and not self.tried):
+                    if guard.verdict or (not self.link.transport.is_active() and not self.made):
                         raise
                 except (paramiko.SSHException, EOFError, OSError):
-                    if guard.verdict or not self.tried:
+                    if guard.verdict or not self.made:
                         raise
                     self.over = True
         finally:
             if name:
                 self.tried.append(name)
+                self.made += 1
         self.over = self.over or not self.link.transport.is_active()
         return self.link.transport.is_authenticated()
 
@@ -69,7 +71,7 @@ def authenticate(link: Link, timeouts: Timeouts, ask: Ask | None, *, password_on
     if attempts.attempt("", lambda: transport.auth_none(target.user)):
         return
     if "publickey" in attempts.offered and not password_only:
-        for name, key in _keys(target, ask):
+        for name, key in _keys(target, ask, attempts.tried):
             if attempts.attempt(name, lambda key=key: transport.auth_publickey(target.user, key)):  # type: ignore[misc]  # mypy cannot infer a lambda with a default
                 return
             if attempts.over:
@@ -99,8 +101,11 @@ def load_key(path: Path, passphrase: str | None = None) -> paramiko.PKey:
     raise paramiko.SSHException(f"{path} holds no key that can be used: {last}")
 
 
-def _keys(target: SshTarget, ask: Ask | None) -> Iterator[tuple[str, paramiko.PKey]]:
-    """Keys in the order to try: the agent's copies of the files, open files, the agent's others, locked files."""
+def _keys(target: SshTarget, ask: Ask | None, notes: list[str]) -> Iterator[tuple[str, paramiko.PKey]]:
+    """Keys in the order to try: the agent's copies of the files, open files, the agent's others, locked files.
+
+    `notes` hears of those that could not be.
+    """
     agent = {key.asbytes(): key for key in _agent_keys()} if target.use_agent else {}
     used: set[bytes] = set()
     locked: list[Path] = []
@@ -114,8 +119,10 @@ def _keys(target: SshTarget, ask: Ask | None) -> Iterator[tuple[str, paramiko.PK
             key = load_key(path)
         except paramiko.PasswordRequiredException:
             locked.append(path)
-        except (paramiko.SSHException, OSError, ValueError):
-            continue
+        except OSError as error:
+            notes.append(f"key {path} ({error.strerror})")
+        except (paramiko.SSHException, ValueError):
+            notes.append(f"key {path} (not a key that can be used)")
         else:
             if key.asbytes() not in used:
                 used.add(key.asbytes())
@@ -124,11 +131,12 @@ def _keys(target: SshTarget, ask: Ask | None) -> Iterator[tuple[str, paramiko.PK
         others = [key for blob, key in agent.items() if blob not in used]
         for key in others[:_MAX_AGENT_KEYS]:
             yield f"agent key {key.fingerprint}", key
-    if ask is not None:
-        for path in locked:
-            opened = _unlock(path, ask)
-            if opened is not None:
-                yield f"key {path}", opened
+    for path in locked:
+        opened = None if ask is None else _unlock(path, ask)
+        if opened is None:
+            notes.append(f"key {path} (encrypted, not opened)")
+        else:
+            yield f"key {path}", opened
 
 
 def _unlock(path: Path, ask: Ask) -> paramiko.PKey | None:

@@ -109,7 +109,7 @@ class Transport(ABC):
             timeout: seconds without a byte moving in any direction.
             deadline: seconds altogether; 20 times `timeout` unless given.
             limit: bytes of standard output taken; of standard error the last 256 KiB are kept.
-            on_stderr: called with each line of standard error, as it comes.
+            on_stderr: called with each line of standard error, as it comes, control characters replaced.
 
         Returns:
             The result, whatever its status.
@@ -224,10 +224,10 @@ class Limits:
 class LocalReader:
     """Reads the file that is being sent; its failures are this computer's and not the board's."""
 
-    def __init__(self, source: BinaryIO, offset: int = 0) -> None:
+    def __init__(self, source: BinaryIO, offset: int | None = None) -> None:
         self._source = source
         try:
-            if offset or source.seekable():
+            if offset is not None:
                 source.seek(offset)
         except (OSError, ValueError) as error:
             raise UserError(f"cannot read what is to be sent: {error}") from error

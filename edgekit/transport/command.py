@@ -11,7 +11,7 @@ from typing import BinaryIO
 import paramiko
 
 from edgekit.transport.base import Completed, Limits, LocalReader
-from edgekit.transport.errors import CommandTimeout, OutputTooLarge
+from edgekit.transport.errors import CommandTimeout, OutputTooLarge, printable
 from edgekit.transport.watchdog import Operation
 
 _BLOCK = 64 << 10
@@ -137,11 +137,11 @@ class _Stderr:
             *lines, rest = (self._line + data).split(b"\n")
             self._line = rest[-_STDERR_KEPT:]
             for line in lines:
-                self._on_line(line.decode("utf-8", "replace"))
+                self._on_line(printable(line))
 
     def end(self) -> None:
         if self._on_line is not None and self._line:
-            self._on_line(self._line.decode("utf-8", "replace"))
+            self._on_line(printable(self._line))
 
 
 def _timeout(board: str, words: list[str], quiet: float, total: float) -> CommandTimeout:

@@ -18,7 +18,7 @@ import paramiko
 
 from edgekit.errors import UserError
 from edgekit.transport.config import SshTarget
-from edgekit.transport.errors import Unreachable
+from edgekit.transport.errors import Unreachable, printable
 from edgekit.transport.hostkeys import HostKey, KnownHosts
 from edgekit.transport.watchdog import Meter, Watchdog
 
@@ -238,14 +238,14 @@ def _no_handshake(target: SshTarget, transport: paramiko.Transport, silent: bool
         message = f"{target.where} takes the connection, but says nothing ({seconds:g} s)"
         return Unreachable(message, hint="the board may be overloaded or half up", reason="timeout", **facts)
     if isinstance(error, paramiko.ssh_exception.IncompatiblePeer):
-        message = f"{target.where} speaks only an SSH too old to be safe: {error}"
+        message = f"{target.where} speaks only an SSH too old to be safe: {printable(str(error))}"
         return Unreachable(message, hint="update the board's SSH server", reason="outdated", **facts)
     if not transport.remote_version:
         message = f"{target.where} ended the connection without an SSH greeting"
         return Unreachable(
             message, hint="not an SSH server, or one with too many connections", reason="not-ssh", **facts
         )
-    message = f"{target.where} broke off the SSH handshake" + (f": {error}" if str(error or "") else "")
+    message = f"{target.where} broke off the SSH handshake" + (f": {printable(str(error))}" if str(error or "") else "")
     return Unreachable(message, hint="see the SSH server's log on the board", reason="closed", **facts)
 
 

@@ -8,6 +8,12 @@ from edgekit.errors import DeviceError
 _TAIL = 2000  # characters of standard error worth repeating in a message
 
 
+def printable(data: bytes | str) -> str:
+    """What a board said, safe to show: a terminal obeys control characters, whoever sent them."""
+    text = data.decode("utf-8", "replace") if isinstance(data, bytes) else data
+    return "".join(sign if sign.isprintable() or sign in "\n\t" else "\ufffd" for sign in text)
+
+
 class Unreachable(DeviceError):
     """No SSH conversation could be started.
 
@@ -31,7 +37,7 @@ class RemoteCommandError(DeviceError):
     """A command that had to succeed did not. Fields `argv`, `status`, `stderr`."""
 
     def __init__(self, board: str, argv: Sequence[str], status: int, stderr: bytes) -> None:
-        tail = stderr.decode("utf-8", "replace").strip()[-_TAIL:]
+        tail = printable(stderr).strip()[-_TAIL:]
         self.argv = list(argv)
         self.status = status
         self.stderr = tail
@@ -113,14 +119,15 @@ class AuthenticationFailed(DeviceError):
     def __init__(
         self, board: str, user: str, host: str, *, tried: Sequence[str], offered: Sequence[str], **fields: Any
     ) -> None:
+        methods = [printable(method) for method in offered]
         what = "; ".join(tried) if tried else "no key was there to try"
         super().__init__(
-            f"{host} does not accept {user} (tried: {what}; the board offers: {', '.join(offered) or 'nothing'})",
+            f"{host} does not accept {user} (tried: {what}; the board offers: {', '.join(methods) or 'nothing'})",
             hint=f"edgekit trust {board} --install-key puts your public key on the board",
             board=board,
             user=user,
             host=host,
             tried=list(tried),
-            offered=list(offered),
+            offered=methods,
             **fields,
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import threading
 from collections.abc import Callable, Sequence
 from typing import Any, BinaryIO, ClassVar
 
@@ -14,7 +15,15 @@ from edgekit.transport.base import Completed, Limits, LocalReader, RemotePath, T
 from edgekit.transport.command import Conversation
 from edgekit.transport.config import SshTarget
 from edgekit.transport.dial import Link, Timeouts, dial
-from edgekit.transport.errors import LinkLost, NoSpace, NotFound, OutputTooLarge, ReadOnlyTarget, TransferFailed
+from edgekit.transport.errors import (
+    LinkLost,
+    NoSpace,
+    NotFound,
+    OutputTooLarge,
+    ReadOnlyTarget,
+    TransferFailed,
+    printable,
+)
 from edgekit.transport.hostkeys import HostKey
 from edgekit.transport.sftp import NO_SUCH_FILE, Sftp, SftpError
 
@@ -48,6 +57,7 @@ class SshTransport(Transport):
         self._link = link
         self._on_close = on_close
         self._sftp: Sftp | None = None
+        self._one_file = threading.Lock()  # answers of an SFTP conversation have one reader
         self.sending = ""
 
     def close(self) -> None:
@@ -96,10 +106,23 @@ class SshTransport(Transport):
     def _put(
         self, source: BinaryIO, target: RemotePath, size: int, offset: int, progress: Callable[[int], None]
     ) -> None:
-        sftp = self._open_sftp()
-        if sftp is None:
-            self._put_cat(source, target, size, offset, progress)
-            return
+        with self._one_file:
+            sftp = self._open_sftp()
+            if sftp is None:
+                self._put_cat(source, target, size, offset, progress)
+            else:
+                self._put_sftp(sftp, source, target, size=size, offset=offset, progress=progress)
+
+    def _put_sftp(
+        self,
+        sftp: Sftp,
+        source: BinaryIO,
+        target: RemotePath,
+        *,
+        size: int,
+        offset: int,
+        progress: Callable[[int], None],
+    ) -> None:
         reader = LocalReader(source, offset)
         confirmed = offset
 
@@ -142,23 +165,24 @@ class SshTransport(Transport):
         _same_size(self.name, target, int(words[-1]) if words and words[-1].isdigit() else -1, size)
 
     def _get(self, source: RemotePath, limit: int) -> bytes:
-        sftp = self._open_sftp()
-        if sftp is None:
-            content = self._get_cat(source, limit)
-        else:
-            try:
-                with self._link.watchdog.guard(f"fetching {source}") as operation:
-                    handle = sftp.open_for_reading(str(source))
-                    content = sftp.read(handle, limit, operation.progress)
-                    if len(content) <= limit:
-                        sftp.close_handle(handle)
-                    else:
-                        self._drop_sftp()
-            except (SftpError, EOFError) as error:
-                self._drop_sftp()
-                raise self._failure(source, error, 0) from error
+        with self._one_file:
+            sftp = self._open_sftp()
+            content = self._get_cat(source, limit) if sftp is None else self._get_sftp(sftp, source, limit)
         if len(content) > limit:
             raise self._too_large(source, limit)
+        return content
+
+    def _get_sftp(self, sftp: Sftp, source: RemotePath, limit: int) -> bytes:
+        try:
+            with self._link.watchdog.guard(f"fetching {source}") as operation:
+                handle = sftp.open_for_reading(str(source))
+                content = sftp.read(handle, limit, operation.progress)
+                sftp.close_handle(handle)
+        except BaseException as error:
+            self._drop_sftp()
+            if isinstance(error, SftpError | EOFError):
+                raise self._failure(source, error, 0) from error
+            raise
         return content
 
     def _get_cat(self, source: RemotePath, limit: int) -> bytes:
@@ -217,7 +241,7 @@ class SshTransport(Transport):
         return failure
 
     def _failure(self, path: RemotePath, error: Exception, confirmed: int) -> DeviceError:
-        text = str(error)
+        text = printable(str(error))
         if self._link.meter.ended:
             return LinkLost(
                 f"{self.name}: the connection broke at {path} after {confirmed} bytes",
@@ -273,9 +297,6 @@ class _Part:
         data = self._reader.read(min(count, self._left))
         self._left -= len(data)
         return data
-
-    def seekable(self) -> bool:
-        return False
 
 
 def open_ssh(

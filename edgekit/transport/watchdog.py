@@ -65,7 +65,7 @@ class Meter:
         self._stream.close()
 
 
-@dataclass
+@dataclass(eq=False)
 class Operation:
     """Something going on over the link."""
 

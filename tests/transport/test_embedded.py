@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ import pytest
 
 from edgekit.embedded import BoardHome, EmbeddedBoard, borrow, serve
 from edgekit.errors import UserError
-from edgekit.transport import connect, host_key, remember
+from edgekit.transport import LinkLost, connect, host_key, remember
 from tests.ssh_fixture import make_key
 
 
@@ -182,13 +183,23 @@ def test_closing_the_board_ends_what_runs_on_it(tmp_path: Path, own_surroundings
     board = EmbeddedBoard(BoardHome(tmp_path / "b"))
     config = tmp_path / "config"
     config.write_text(board.ssh_config("b"))
-    (own_surroundings / ".ssh").mkdir(exist_ok=True)
     remember(host_key("b", config=config))
     with connect("b", config=config) as link:
-        pid = int(link.run(["sh", "-c", "sleep 1000 >/dev/null 2>&1 & echo $!"]).text)
+        lost: list[Exception] = []
+
+        def run() -> None:
+            try:
+                link.run(["sh", "-c", "echo $$ >pid; exec sleep 1000"], timeout=100)
+            except LinkLost as error:
+                lost.append(error)
+
+        thread = threading.Thread(target=run)
+        thread.start()
+        pid = int(wait_for(board.home.home / "pid"))
         board.close()
-        assert Path(f"/proc/{pid}").exists()  # it left the session on its own: nobody waits for it
-        os.kill(pid, signal.SIGKILL)
+        thread.join(20)
+        assert len(lost) == 1
+        assert gone(pid)
     with pytest.raises(OSError):  # noqa: PT011  # any refusal will do
         socket.create_connection(("127.0.0.1", board.port), 1)
 

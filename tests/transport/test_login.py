@@ -14,6 +14,7 @@ from pathlib import Path
 import paramiko
 import pytest
 from paramiko.common import AUTH_FAILED, AUTH_SUCCESSFUL, OPEN_SUCCEEDED
+from paramiko.server import InteractiveQuery
 
 from edgekit.embedded.home import BoardHome
 from edgekit.embedded.process import Session
@@ -87,8 +88,20 @@ def test_an_encrypted_key_asks_until_it_opens(sshd: SshBoard, tmp_path: Path, lo
 
     connect("board", config=config, ask=ask).close()
     assert prompts == [f"passphrase of {locked}: "] * 2
-    with pytest.raises(AuthenticationFailed):
+    with pytest.raises(AuthenticationFailed) as caught:
         connect("board", config=config)
+    assert caught.value.fields["tried"] == [f"key {locked} (encrypted, not opened)"]
+
+
+def test_a_key_file_that_is_none_is_said_to_be(sshd: SshBoard, tmp_path: Path) -> None:
+    (tmp_path / "text").write_text("not a key")
+    config = config_of(sshd, tmp_path, tmp_path / "text", f"IdentityFile {tmp_path / 'absent'}")
+    with pytest.raises(AuthenticationFailed) as caught:
+        connect("board", config=config)
+    assert caught.value.fields["tried"] == [
+        f"key {tmp_path / 'text'} (not a key that can be used)",
+        f"key {tmp_path / 'absent'} (No such file or directory)",
+    ]
 
 
 @pytest.fixture
@@ -123,15 +136,25 @@ def test_identities_only_keeps_the_agent_out(sshd: SshBoard, tmp_path: Path) -> 
 
 # A board that takes a password: OpenSSH would need a system account with one.
 class PasswordBoard(paramiko.ServerInterface):
-    def __init__(self, home: BoardHome) -> None:
+    def __init__(self, home: BoardHome, method: str) -> None:
         self.home = home
+        self.method = method
         self.sessions: list[Session] = []
 
     def get_allowed_auths(self, username: str) -> str:
-        return "publickey,password"
+        return f"publickey,{self.method}"
+
+    def check_auth_interactive(self, username: str, submethods: str) -> InteractiveQuery | int:
+        query = InteractiveQuery("login", "")
+        query.add_prompt("Password: ", False)
+        return query if self.method == "keyboard-interactive" else AUTH_FAILED
+
+    def check_auth_interactive_response(self, responses: list[str]) -> int:
+        return AUTH_SUCCESSFUL if responses == ["raspberry"] else AUTH_FAILED
 
     def check_auth_password(self, username: str, password: str) -> int:
-        return AUTH_SUCCESSFUL if (username, password) == ("pi", "raspberry") else AUTH_FAILED
+        right = self.method == "password" and (username, password) == ("pi", "raspberry")
+        return AUTH_SUCCESSFUL if right else AUTH_FAILED
 
     def check_auth_publickey(self, username: str, key: paramiko.PKey) -> int:
         authorized = self.home.home / ".ssh" / "authorized_keys"
@@ -149,7 +172,7 @@ class PasswordBoard(paramiko.ServerInterface):
 
 
 @contextmanager
-def password_board(folder: Path) -> Iterator[tuple[BoardHome, Path]]:
+def password_board(folder: Path, method: str = "password") -> Iterator[tuple[BoardHome, Path]]:
     home = BoardHome(folder / "password board")
     home.prepare()
     key = paramiko.Ed25519Key.from_private_key_file(str(home.host_key))
@@ -165,7 +188,7 @@ def password_board(folder: Path) -> Iterator[tuple[BoardHome, Path]]:
                 return
             transport = paramiko.Transport(sock)
             transport.add_server_key(key)
-            transport.start_server(event=threading.Event(), server=PasswordBoard(home))
+            transport.start_server(event=threading.Event(), server=PasswordBoard(home, method))
             transports.append(transport)
             channels.append(transport.accept(5))
 
@@ -182,8 +205,9 @@ def password_board(folder: Path) -> Iterator[tuple[BoardHome, Path]]:
         transport.close()
 
 
-def test_a_password_is_asked_for_only_when_somebody_is_there(tmp_path: Path) -> None:
-    with password_board(tmp_path) as (_, config):
+@pytest.mark.parametrize("method", ["password", "keyboard-interactive"])
+def test_a_password_is_asked_for_only_when_somebody_is_there(tmp_path: Path, method: str) -> None:
+    with password_board(tmp_path, method) as (_, config):
         with pytest.raises(AuthenticationFailed):
             connect("board", config=config)
         with pytest.raises(AuthenticationFailed) as caught:

@@ -47,6 +47,16 @@ def test_check_raises_with_the_facts(link: Transport) -> None:
     assert caught.value.exit_code == 3
 
 
+def test_a_board_cannot_drive_the_terminal_with_what_it_says(link: Transport) -> None:
+    seen: list[str] = []
+    talk = [*SH, "printf 'a\\033]0;gotcha\\007\\tb' >&2; exit 1"]
+    with pytest.raises(RemoteCommandError) as caught:
+        link.check(talk, on_stderr=seen.append)
+    assert seen == ["a\ufffd]0;gotcha\ufffd\tb"]
+    assert "\033" not in str(caught.value.to_dict())
+    assert link.run(talk).stderr == b"a\033]0;gotcha\007\tb"  # as data it is as it was
+
+
 def test_standard_input_ends_where_it_ends(link: Transport) -> None:
     assert link.run(["wc", "-c"], stdin=b"").stdout.strip() == b"0"
     assert link.run(["wc", "-c"]).stdout.strip() == b"0"
