@@ -1,0 +1,51 @@
+"""What the host does on a board: push, activate, status, rollback, check, bench.
+
+The state is owned by `edgekit-board`, a POSIX sh program that is brought along; everything here gives it orders.
+"""
+
+from edgekit.board.control import BoardRelease, Status, activate, check, collect, rollback, status
+from edgekit.board.errors import (
+    BoardFailed,
+    BoardMismatch,
+    CheckRejected,
+    Damaged,
+    Locked,
+    NoPreviousRelease,
+    PythonMissing,
+    UnknownRelease,
+)
+from edgekit.board.facts import BoardFacts, Mismatch, facts, mismatches, require_match
+from edgekit.board.measure import bench, bench_file, run_runtime, runtime_error
+from edgekit.board.push import PushResult, push
+from edgekit.board.session import Board, open_board
+
+__all__ = [
+    "Board",
+    "BoardFacts",
+    "BoardFailed",
+    "BoardMismatch",
+    "BoardRelease",
+    "CheckRejected",
+    "Damaged",
+    "Locked",
+    "Mismatch",
+    "NoPreviousRelease",
+    "PushResult",
+    "PythonMissing",
+    "Status",
+    "UnknownRelease",
+    "activate",
+    "bench",
+    "bench_file",
+    "check",
+    "collect",
+    "facts",
+    "mismatches",
+    "open_board",
+    "push",
+    "require_match",
+    "rollback",
+    "run_runtime",
+    "runtime_error",
+    "status",
+]

@@ -1,0 +1,163 @@
+"""BoardFacts: what a board is, and where that contradicts a profile or a release."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+
+from edgekit_runtime.manifest import RUNTIME
+from edgekit_runtime.release import Release
+
+from edgekit.board.answers import bad, number
+from edgekit.board.errors import BoardMismatch
+from edgekit.board.session import Board
+from edgekit.profile import DeviceProfile
+
+_NAMES = {"arm64": "aarch64", "amd64": "x86_64", "armv8l": "armv7l"}
+
+
+@dataclass(frozen=True)
+class BoardFacts:
+    """What `edgekit-board facts` says. None where the board has or tells none.
+
+    `architecture` is that of the programs (a 32-bit system on a 64-bit kernel is armv7l). `free_kb` (KiB) and
+    `writable` are about the file system and folder where `root` is or would be. `numpy` is the version that the
+    board's own Python finds.
+    """
+
+    root: str
+    hash_tool: str | None
+    program: str | None
+    architecture: str
+    kernel: str
+    os: str | None
+    libc: str | None
+    glibc: str | None
+    python: str | None
+    numpy: str | None
+    cores: int
+    ram_kb: int
+    board: str | None
+    features: tuple[str, ...]
+    free_kb: int
+    writable: bool
+    tools: tuple[str, ...]
+    emulated: bool
+
+
+_KEYS = tuple(field.name for field in fields(BoardFacts))
+
+
+@dataclass(frozen=True)
+class Mismatch:
+    """One fact on which the two disagree."""
+
+    field: str
+    wanted: str
+    found: str
+
+
+def facts(board: Board) -> BoardFacts:
+    """Ask the board; changes nothing there. Raises DeviceError."""
+    return parse(board.ask("facts"))
+
+
+def parse(lines: Sequence[tuple[str, str]]) -> BoardFacts:
+    """Read the program's lines. Raises BadAnswer for an unknown, missing or doubled key and for an odd value."""
+    answer = dict(lines)
+    for key, value in lines:
+        if key not in _KEYS:
+            raise bad(key, value)
+    if len(lines) != len(_KEYS):
+        raise bad("facts", f"of {len(lines)} lines")
+    for key, pattern in (("glibc", r"\d+\.\d+"), ("python", r"\d+\.\d+\.\d+"), ("architecture", r"[A-Za-z0-9_]{1,32}")):
+        if answer[key] != "-" and not re.fullmatch(pattern, answer[key]):
+            raise bad(key, answer[key])
+    return BoardFacts(
+        root=answer["root"],
+        hash_tool=_known(answer, "hash_tool"),
+        program=_known(answer, "program"),
+        architecture=_NAMES.get(answer["architecture"], answer["architecture"]),
+        kernel=answer["kernel"],
+        os=_known(answer, "os"),
+        libc=_known(answer, "libc"),
+        glibc=_known(answer, "glibc"),
+        python=_known(answer, "python"),
+        numpy=_known(answer, "numpy"),
+        cores=number(answer, "cores"),
+        ram_kb=number(answer, "ram_kb"),
+        board=_known(answer, "board"),
+        features=tuple((_known(answer, "features") or "").split()),
+        free_kb=number(answer, "free_kb"),
+        writable=_yes(answer, "writable"),
+        tools=tuple((_known(answer, "tools") or "").split()),
+        emulated=_yes(answer, "emulated"),
+    )
+
+
+def mismatches(wanted: Release | DeviceProfile, found: BoardFacts) -> tuple[Mismatch, ...]:
+    """Where the board contradicts what the release or the profile was made for; empty when it fits."""
+    differences = []
+    if found.architecture != wanted.architecture:
+        differences.append(Mismatch("architecture", wanted.architecture, found.architecture))
+    if found.glibc is None:
+        differences.append(Mismatch("glibc", f"{wanted.glibc} or newer", found.libc or "none"))
+    elif _version(found.glibc) < _version(wanted.glibc):
+        differences.append(Mismatch("glibc", f"{wanted.glibc} or newer", found.glibc))
+    if found.python is None:
+        differences.append(Mismatch("python", wanted.python, "none"))
+    elif _version(found.python)[:2] != _version(wanted.python):
+        differences.append(Mismatch("python", wanted.python, found.python))
+    if found.python is not None and found.numpy is None and not brings_numpy(wanted):
+        differences.append(Mismatch("numpy", "the board's own", "none"))
+    return tuple(differences)
+
+
+def require_match(wanted: Release | DeviceProfile, found: BoardFacts, board: str) -> None:
+    """Raises BoardMismatch with a table of both sides when the board is not what was expected."""
+    differences = mismatches(wanted, found)
+    if not differences:
+        return
+    profile = wanted.profile if isinstance(wanted, Release) else wanted.name
+    rows = [("", f"profile {profile}", board)]
+    rows += [(item.field, item.wanted, item.found) for item in differences]
+    widths = [max(len(row[column]) for row in rows) for column in range(2)]
+    table = "\n".join(f"  {row[0]:<{widths[0]}}  {row[1]:<{widths[1]}}  {row[2]}" for row in rows)
+    raise BoardMismatch(
+        f"{board} is not what profile '{profile}' describes:\n{table}",
+        hint=_hint(differences),
+        board=board,
+        profile=profile,
+        mismatches=[{"field": item.field, "wanted": item.wanted, "found": item.found} for item in differences],
+    )
+
+
+def brings_numpy(wanted: Release | DeviceProfile) -> bool:
+    """Whether NumPy travels in the release."""
+    if isinstance(wanted, DeviceProfile):
+        return wanted.numpy == "wheel"
+    return any(member.name == f"{RUNTIME}/numpy/__init__.py" for member in wanted.members)
+
+
+def _hint(differences: Sequence[Mismatch]) -> str:
+    fields = {item.field: item.found for item in differences}
+    if fields == {"python": "none"}:
+        return "install python3 on the board"
+    if set(fields) == {"numpy"}:
+        return 'install the board\'s python3-numpy, or say numpy = "wheel" in the profile'
+    return "choose the profile that fits ('edgekit profiles list'), or copy it and put the board's facts in"
+
+
+def _version(text: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in text.split("."))
+
+
+def _known(answer: Mapping[str, str], key: str) -> str | None:
+    return None if answer[key] == "-" else answer[key]
+
+
+def _yes(answer: Mapping[str, str], key: str) -> bool:
+    if answer[key] not in ("yes", "no"):
+        raise bad(key, answer[key])
+    return answer[key] == "yes"
