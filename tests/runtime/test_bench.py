@@ -1,0 +1,125 @@
+"""bench: litert-benchmark's names and meanings, the stop rule, and a report that survives its file."""
+
+from __future__ import annotations
+
+import json
+import statistics
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from edgekit_runtime import bench, benchreport
+from edgekit_runtime.batch import BatchRefused
+from edgekit_runtime.bench import Options
+from edgekit_runtime.errors import InputError, UserError
+from edgekit_runtime.interpreter import ModelError
+from edgekit_runtime.schema import SchemaError
+from hypothesis import given
+from hypothesis import strategies as st
+
+QUICK = Options(num_runs=5, min_secs=0.0, warmup_runs=3, warmup_min_secs=0.0)
+
+
+def shape(value: Any) -> Any:
+    """Keys and JSON types, nested."""
+    if isinstance(value, dict):
+        return {key: shape(item) for key, item in value.items()}
+    return "number" if isinstance(value, (int, float)) and not isinstance(value, bool) else type(value).__name__
+
+
+def test_the_report_is_a_superset_of_litert_benchmarks(models: Path, tmp_path: Path) -> None:
+    theirs = tmp_path / "theirs.json"
+    model = str(models / "classifier_int8.tflite")
+    program = "from ai_edge_litert.tools.benchmark_litert_model import main; main()"
+    argv = ["--model", model, "--num_runs", "5", "--result_json", str(theirs)]
+    subprocess.run([sys.executable, "-c", program, *argv], check=True, capture_output=True, timeout=120)
+    wanted = json.loads(theirs.read_text())
+    ours = json.loads(benchreport.dumps(bench.run(QUICK, model=Path(model))))
+    assert {"init_ms", "median_ms", "p95_ms"} <= set(wanted["latency"])
+    assert shape(wanted) == {key: shape(ours[key]) for key in wanted if key != "latency"} | {
+        "latency": {key: shape(ours["latency"][key]) for key in wanted["latency"]}
+    }
+    assert ours["accelerators"] == wanted["accelerators"]
+
+
+def test_a_release_is_measured_with_its_golden_inputs(release: Path) -> None:
+    seen: list[int] = []
+    report = bench.run(QUICK, release=release, progress=seen.append)
+    assert seen == [1, 2, 3, 4, 5]
+    assert report.model == "trees"
+    assert report.inputs == "golden"
+    assert (report.latency.num_runs, report.latency.num_warmup_runs) == (5, 3)
+    assert len(report.samples_ms) == 5
+    assert report.latency.first_ms == report.latency.warmup_first_ms
+    assert report.stages.preprocess_ms is not None
+    assert report.stages.postprocess_ms is not None
+    assert report.memory.peak_mem_mb is not None
+    assert benchreport.loads(benchreport.dumps(report)) == report
+
+
+def test_a_bare_model_is_measured_with_noise_and_batches(models: Path) -> None:
+    report = bench.run(Options(5, 0.0, 10.0, 1, 0.0, batch_size=4, num_threads=2), model=models / "two_inputs.tflite")
+    assert (report.inputs, report.batch_size, report.num_threads) == ("noise", 4, 2)
+    assert report.stages.preprocess_ms is None
+    # Both are rounded to two places
+    assert report.throughput_per_s == pytest.approx(4 * 1e3 / report.latency.avg_ms, abs=0.01)
+
+
+def test_a_batch_that_is_not_proven_is_not_measured(models: Path) -> None:
+    with pytest.raises(BatchRefused, match="batch 4 is not used"):
+        bench.run(Options(5, 0.0, batch_size=4), model=models / "truncating.tflite")
+
+
+def test_the_stop_rule() -> None:
+    calls: list[int] = []
+    assert len(bench._timed(calls.append, 3, 0.0, 100.0)) == 3
+    assert calls == [0, 1, 2]
+    assert len(bench._timed(calls.append, 0, 0.0, 100.0)) == 0
+    # at least so long: more runs than asked for
+    assert len(bench._timed(lambda _turn: None, 1, 0.02, 100.0)) > 1
+    # but never much longer
+    assert len(bench._timed(lambda _turn: bytes(1 << 20), 10**9, 0.0, 0.05)) < 10**9
+
+
+@given(st.lists(st.floats(1e-3, 1e3), min_size=1, max_size=60))
+def test_percentiles_are_ordered_and_numpys_linear_ones(times: list[float]) -> None:
+    latency = bench._latency(1.0, [1.0], times)
+    ordered = [
+        latency.min_ms,
+        latency.p5_ms,
+        latency.median_ms,
+        latency.p90_ms,
+        latency.p95_ms,
+        latency.p99_ms,
+        latency.p999_ms,
+        latency.max_ms,
+    ]
+    assert ordered == sorted(ordered)
+    assert latency.p90_ms == pytest.approx(float(np.percentile(times, 90)), abs=1e-3)
+    assert latency.median_ms == pytest.approx(statistics.median(times), abs=1e-3)
+
+
+@pytest.mark.parametrize(
+    "options", [{"num_runs": 0}, {"warmup_runs": 0}, {"batch_size": 0}, {"min_secs": -1.0}, {"max_secs": 0.0}]
+)
+def test_options_out_of_range(options: dict[str, Any]) -> None:
+    with pytest.raises(InputError):
+        Options(**options)
+
+
+def test_one_thing_to_measure(release: Path, models: Path) -> None:
+    with pytest.raises(UserError, match="either"):
+        bench.run(QUICK)
+    with pytest.raises(UserError, match="either"):
+        bench.run(QUICK, release=release, model=models / "fixed.tflite")
+    with pytest.raises(ModelError):
+        bench.run(QUICK, model=models / "absent.tflite")
+
+
+def test_a_report_of_another_schema_is_refused(release: Path) -> None:
+    text = benchreport.dumps(bench.run(QUICK, release=release)).replace('"schema": 1', '"schema": 2')
+    with pytest.raises(SchemaError, match="schema 2"):
+        benchreport.loads(text)

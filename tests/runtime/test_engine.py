@@ -1,0 +1,348 @@
+"""The Engine: ready only when warmed up, any number of samples, typed errors, and it goes on after them."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+from edgekit_runtime import batch, classify
+from edgekit_runtime.batch import BatchRefused
+from edgekit_runtime.classify import LabelsError
+from edgekit_runtime.engine import Engine
+from edgekit_runtime.errors import CheckFailed, InputError, UserError
+from edgekit_runtime.golden import GoldenError
+from edgekit_runtime.interpreter import HashMismatch, InvokeError, ModelError, UnsupportedOperator
+from edgekit_runtime.manifest import Preprocess, TensorSpec
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+
+@pytest.fixture(scope="module")
+def engine(release: Path) -> Engine:
+    return Engine.open(release)
+
+
+class TestInference:
+    @settings(max_examples=25)
+    @given(count=st.integers(0, 11), size=st.integers(2, 5))
+    def test_n_samples_at_once_are_n_samples_alone(self, count: int, size: int, models: Path) -> None:
+        rows = np.random.default_rng(count).integers(-128, 128, (count, 8, 8, 3)).astype(np.int8)
+        with Engine.load(models / "classifier_int8.tflite", max_batch_size=size) as batched:
+            assert batched.batch_size == size
+            (together,) = batched.infer([rows])
+        with Engine.load(models / "classifier_int8.tflite") as single:
+            alone = [single.infer([rows[i : i + 1]])[0] for i in range(count)]
+        assert together.shape == (count, 4)
+        assert together.dtype == np.int8
+        assert np.array_equal(together, np.concatenate([together[:0], *alone]))
+
+    def test_real_values_in_and_out(self, models: Path) -> None:
+        pixels = np.random.default_rng(1).integers(0, 256, (3, 8, 8, 3)).astype(np.float32)
+        with Engine.load(models / "classifier_int8.tflite") as int8:
+            (quantised,) = int8.infer_real([pixels])
+        with Engine.load(models / "classifier_float.tflite") as real:
+            (exact,) = real.infer_real([pixels])
+        assert quantised.dtype == np.float32
+        assert np.abs(quantised - exact).max() < 0.05
+        assert exact.sum(axis=1) == pytest.approx(1, abs=1e-5)
+
+    def test_several_inputs_and_outputs(self, models: Path) -> None:
+        left, right = np.arange(12, dtype=np.float32).reshape(3, 4), np.ones((3, 2), np.float32)
+        with Engine.load(models / "two_inputs.tflite", max_batch_size=2) as engine:
+            assert [spec.name for spec in engine.inputs] == ["left", "right"]
+            assert engine.batch_size == 2
+            outputs = {out.shape: out for out in engine.infer([left, right])}
+        assert np.array_equal(outputs[3, 4], left + 2)
+        assert np.array_equal(outputs[3, 1], left[:, 3:] + 2)
+
+    def test_results_stay_what_they_were(self, engine: Engine) -> None:
+        rows = engine.samples(2)[0]
+        (first,) = engine.infer([rows[:1]])
+        kept = first.copy()
+        engine.infer([rows[1:]])
+        assert np.array_equal(first, kept)
+
+    def test_threads_may_share_it(self, engine: Engine) -> None:
+        rows = engine.samples(6)[0]
+        (wanted,) = engine.infer([rows])
+        results: dict[int, np.ndarray] = {}
+
+        def work(number: int) -> None:
+            for _ in range(50):
+                results[number] = engine.infer([rows[number : number + 1]])[0]
+
+        threads = [threading.Thread(target=work, args=(number,)) for number in range(6)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(60)
+        assert np.array_equal(np.concatenate([results[number] for number in range(6)]), wanted)
+
+
+class TestBadInput:
+    @pytest.mark.parametrize(
+        ("array", "message"),
+        [
+            (np.zeros((1, 8, 8, 3), np.uint8), r"expected int8 \[N, 8, 8, 3\], got uint8 \[1, 8, 8, 3\]"),
+            (np.zeros((1, 8, 8, 3), ">i2"), r"expected int8 .* got >i2"),
+            (np.zeros((8, 8, 3), np.int8), r"got int8 \[8, 8, 3\]"),
+            (np.zeros((1, 8, 9, 3), np.int8), r"got int8 \[1, 8, 9, 3\]"),
+            ([[1]], "got list"),
+        ],
+    )
+    def test_is_named_with_what_was_expected(self, engine: Engine, array: np.ndarray, message: str) -> None:
+        with pytest.raises(InputError, match=message):
+            engine.infer([array])
+        # and the next one is served
+        assert engine.infer(engine.samples(1))[0].shape == (1, 4)
+
+    def test_count_of_inputs_and_of_samples(self, models: Path) -> None:
+        with Engine.load(models / "two_inputs.tflite") as engine:
+            left, right = np.zeros((2, 4), np.float32), np.zeros((3, 2), np.float32)
+            with pytest.raises(InputError, match=r"2 input array\(s\) \('left', 'right'\), got 1"):
+                engine.infer([left])
+            with pytest.raises(InputError, match="got 1"):
+                engine.infer_real([left])
+            with pytest.raises(InputError, match=r"different numbers of samples: \[2, 3\]"):
+                engine.infer([left, right])
+
+    def test_nan_is_refused_and_the_next_is_served(self, engine: Engine, frames: list[np.ndarray]) -> None:
+        with pytest.raises(InputError, match="NaN"):
+            engine.infer_real([np.full((1, 8, 8, 3), np.nan)])
+        assert len(engine.classify(frames)) == 6
+
+    def test_a_failing_run_leaves_the_engine_whole(self, models: Path) -> None:
+        with Engine.load(models / "refusing.tflite") as engine:
+            (first,) = engine.infer_real([np.ones((2, 6))])
+            assert engine._single is not None
+            with pytest.raises(InvokeError):
+                engine._single.run([np.ones((3, 6), np.float32)])
+            assert np.array_equal(engine.infer_real([np.ones((2, 6))])[0], first)
+
+    def test_a_closed_engine_says_so(self, models: Path) -> None:
+        with Engine.load(models / "fixed.tflite") as engine:
+            pass
+        with pytest.raises(UserError, match="closed"):
+            engine.infer([np.zeros((1, 6), np.float32)])
+
+    @pytest.mark.parametrize("options", [{"num_threads": 0}, {"warmup_runs": 0}, {"max_batch_size": 0}])
+    def test_options_below_one(self, models: Path, options: dict[str, int]) -> None:
+        with pytest.raises(InputError, match="at least 1"):
+            Engine.load(models / "fixed.tflite", **options)  # type: ignore[arg-type]  # one of the three
+
+
+class TestBatchProof:
+    @pytest.mark.parametrize(
+        ("model", "reason"),
+        [
+            ("fixed", r"input 'values' has the fixed shape \[1, 6\]"),
+            ("truncating", r"came back as \[1, 6\], not \[4, 6\]"),
+            ("mixing", "differs from single runs"),
+            ("refusing", "failed to run"),
+            ("constant", "nothing would be proven"),
+        ],
+    )
+    def test_what_cannot_be_proven_is_refused_and_runs_singly(self, models: Path, model: str, reason: str) -> None:
+        rows = np.arange(30, dtype=np.float32).reshape(5, 6)
+        with Engine.load(models / f"{model}.tflite", max_batch_size=4) as engine:
+            assert engine.batch_size == 1
+            assert isinstance(engine.batch_refused, BatchRefused)
+            assert engine.batch_refused.exit_code == CheckFailed.exit_code
+            with pytest.raises(BatchRefused, match=reason):
+                raise engine.batch_refused
+            (together,) = engine.infer([rows])
+            alone = [engine.infer([rows[i : i + 1]])[0] for i in range(5)]
+        assert np.array_equal(together, np.concatenate(alone))
+        assert len(together) == 5
+
+    @pytest.mark.parametrize("model", ["classifier_int8", "classifier_uint8", "classifier_float", "two_inputs"])
+    def test_what_is_equal_is_proven(self, models: Path, model: str) -> None:
+        with Engine.load(models / f"{model}.tflite", max_batch_size=3) as engine:
+            assert engine.batch_refused is None
+            assert engine.batch_size == 3
+
+    @given(st.integers(0, 40), st.integers(1, 9))
+    def test_split_pad_unpad_is_the_identity(self, count: int, size: int) -> None:
+        rows = np.arange(count * 2).reshape(count, 2)
+        parts = []
+        for part in batch.chunks(count, size):
+            padded = batch.pad(rows[part], size)
+            assert padded.shape == (size, 2)
+            parts.append(batch.unpad(padded, part.stop - part.start))
+        if count:
+            assert np.array_equal(batch.join(parts), rows)
+        else:
+            assert parts == []
+
+
+class TestOpen:
+    def test_a_release_is_ready_when_opened(self, release: Path) -> None:
+        with Engine.open(release, warmup_runs=3) as engine:
+            assert engine.startup.warmup_runs == 3
+            assert engine.startup.init_ms > 0
+            assert engine.startup.first_ms > 0
+            assert engine.golden is not None
+            assert engine.golden.count == 6
+            assert engine.labels == ("ash", "birch", "cedar", "dogwood")
+
+    def test_an_altered_model_is_refused_before_it_is_loaded(self, release: Path, tmp_path: Path) -> None:
+        folder = tmp_path / "r"
+        shutil.copytree(release, folder)
+        content = bytearray((folder / "model.tflite").read_bytes())
+        content[len(content) // 2] ^= 1
+        (folder / "model.tflite").write_bytes(content)
+        with pytest.raises(HashMismatch) as caught:
+            Engine.open(folder)
+        assert caught.value.exit_code == 1
+        assert caught.value.fields["expected"] != caught.value.fields["actual"]
+
+    def test_a_manifest_of_other_tensors_is_refused(self, release: Path, tmp_path: Path) -> None:
+        folder = tmp_path / "r"
+        shutil.copytree(release, folder)
+        data = json.loads((folder / "manifest.json").read_text())
+        data["outputs"][0]["zero_point"] = 3
+        (folder / "manifest.json").write_text(json.dumps(data))
+        with pytest.raises(ModelError, match="tensors"):
+            Engine.open(folder)
+
+    @pytest.mark.parametrize(
+        ("member", "content", "error"),
+        [
+            ("manifest.json", None, UserError),
+            ("manifest.json", b"{}", UserError),
+            ("labels.txt", b"one\ntwo\n", LabelsError),
+            ("labels.txt", b"\xff\xfe\n", LabelsError),
+            ("labels.txt", None, UserError),
+            ("golden.npz", b"PK", GoldenError),
+            ("golden.npz", None, GoldenError),
+            ("model.tflite", None, ModelError),
+        ],
+    )
+    def test_a_broken_member_is_a_typed_error(
+        self, release: Path, tmp_path: Path, member: str, content: bytes | None, error: type[UserError]
+    ) -> None:
+        folder = tmp_path / "r"
+        shutil.copytree(release, folder)
+        (folder / member).unlink()
+        if content is not None:
+            (folder / member).write_bytes(content)
+        with pytest.raises(error, match=r"labels|manifest|golden|model"):
+            Engine.open(folder)
+
+    def test_golden_samples_are_never_unpickled(self, release: Path, tmp_path: Path) -> None:
+        folder = tmp_path / "r"
+        shutil.copytree(release, folder)
+        np.savez(folder / "golden.npz", input_0=np.array([{}]), output_0=np.array([{}]))
+        with pytest.raises(GoldenError, match="allow_pickle"):
+            Engine.open(folder)
+
+
+class TestModelFiles:
+    @pytest.mark.parametrize("content", [b"", b"TFL3", b"not a model at all", b"\x1c\0\0\0TFL2" + b"\0" * 64])
+    def test_what_is_no_model_never_reaches_the_interpreter(self, tmp_path: Path, content: bytes) -> None:
+        path = tmp_path / "m.tflite"
+        path.write_bytes(content)
+        with pytest.raises(ModelError, match=r"m\.tflite.*not a TFLite model"):
+            Engine.load(path)
+
+    def test_a_missing_file_and_a_folder(self, tmp_path: Path) -> None:
+        for path in (tmp_path / "m.tflite", tmp_path):
+            with pytest.raises(ModelError, match="cannot read the model"):
+                Engine.load(path)
+
+    def test_a_cut_model_is_refused_by_its_hash(self, models: Path, tmp_path: Path) -> None:
+        content = (models / "classifier_int8.tflite").read_bytes()
+        (tmp_path / "m.tflite").write_bytes(content[: len(content) // 2])
+        with pytest.raises(HashMismatch):
+            Engine.load(tmp_path / "m.tflite", sha256="0" * 64)
+        with pytest.raises(ModelError, match="cannot load"):
+            Engine.load(tmp_path / "m.tflite")
+
+    def test_an_unknown_operator_is_named(self, models: Path) -> None:
+        with pytest.raises(UnsupportedOperator) as caught:
+            Engine.load(models / "custom.tflite")
+        assert caught.value.fields["operator"] == "BesselI0e"
+
+    @pytest.mark.shared
+    def test_hostile_and_odd_files_are_typed_errors(self, shared: Path) -> None:
+        """Each in a process of its own: one of the shared files corrupts the heap of any runtime."""
+        folder = shared / "reference/malformed_or_hostile_tflite_dev"
+        program = (
+            "import sys; from pathlib import Path; from edgekit_runtime import Engine\n"
+            "from edgekit_runtime.errors import EdgekitError\n"
+            "for name in sys.argv[1:]:\n"
+            "    try: Engine.load(Path(name), warmup_runs=1)\n"
+            "    except EdgekitError as error: print(type(error).__name__)\n"
+            "    else: print('loaded')\n"
+        )
+        files = [
+            str(path)
+            for path in sorted(folder.rglob("*"))
+            if path.suffix in (".tflite", ".bin") and "scrambled" not in path.name
+        ]
+        assert len(files) > 15
+        done = subprocess.run([sys.executable, "-c", program, *files], capture_output=True, text=True, check=True)
+        kinds = done.stdout.split()
+        assert len(kinds) == len(files)
+        assert set(kinds) <= {"ModelError", "UnsupportedOperator", "InvokeError"}
+
+
+class TestClassify:
+    def test_the_best_classes_of_the_stored_scores(self, engine: Engine, frames: list[np.ndarray]) -> None:
+        found = engine.classify(frames, top_k=2)
+        reals = engine.infer_real([np.stack(frames).astype(np.float32)])[0]
+        for classes, row in zip(found, reals, strict=True):
+            assert [item.score for item in classes] == sorted(row, reverse=True)[:2]
+            assert classes[0].index == int(row.argmax())
+            assert classes[0].label == ("ash", "birch", "cedar", "dogwood")[classes[0].index]
+
+    @given(st.lists(st.integers(-128, 127), min_size=1, max_size=40), st.integers(1, 50))
+    def test_ties_go_to_the_lower_index(self, scores: list[int], k: int) -> None:
+        spec = TensorSpec("scores", (1, len(scores)), "int8", 0.5, -128)
+        found = classify.top_k(np.array(scores, np.int8), spec, k)
+        wanted = sorted(range(len(scores)), key=lambda index: (-scores[index], index))[:k]
+        assert [item.index for item in found] == wanted
+        assert [item.score for item in found] == [(scores[index] + 128) / 2 for index in wanted]
+
+    def test_only_for_classifiers_and_only_with_fitting_labels(self, models: Path, spec: Preprocess) -> None:
+        path = models / "classifier_int8.tflite"
+        with Engine.load(path, preprocess=spec) as raw, pytest.raises(InputError, match="task is 'raw'"):
+            raw.classify([np.zeros((8, 8, 3), np.uint8)])
+        with pytest.raises(LabelsError, match="3 labels for the 4 classes"):
+            Engine.load(path, preprocess=spec, task="classification", labels=["a", "b", "c"])
+
+    def test_preprocessing_must_fit_the_input(self, models: Path) -> None:
+        with pytest.raises(InputError, match="9x8x3 do not fit"):
+            Engine.load(models / "classifier_int8.tflite", preprocess=Preprocess(8, 9))
+        with Engine.load(models / "classifier_int8.tflite") as bare, pytest.raises(InputError, match="no preproc"):
+            bare.prepare(np.zeros((8, 8, 3), np.uint8))
+
+    @pytest.mark.parametrize("model", ["classifier_int8", "classifier_uint8", "classifier_float"])
+    def test_every_input_dtype_sees_the_same_picture(self, models: Path, spec: Preprocess, model: str) -> None:
+        frame = np.random.default_rng(5).integers(0, 256, (8, 8, 3)).astype(np.uint8)
+        with Engine.load(models / f"{model}.tflite", preprocess=spec, task="classification") as engine:
+            (classes,) = engine.classify([frame], top_k=4)
+        with Engine.load(models / "classifier_float.tflite") as engine:
+            exact = engine.infer_real([frame[None].astype(np.float32)])[0][0]
+        assert {item.index: item.score for item in classes} == pytest.approx(dict(enumerate(exact)), abs=0.05)
+
+    @pytest.mark.shared
+    def test_a_real_classifier_on_real_pictures(self, shared: Path) -> None:
+        folder = shared / "reference/coral_tflite_dev"
+        labels = classify.parse_labels((folder / "imagenet_labels.txt").read_bytes(), "labels")
+        wants = {"parrot.jpg": "macaw", "cat_720p.jpg": "Egyptian cat", "grace_hopper.bmp": "military uniform"}
+        with Engine.load(
+            folder / "mobilenet_v2_1.0_224_quant.tflite",
+            preprocess=Preprocess(224, 224, mean=(128.0,) * 3, std=(128.0,) * 3),
+            labels=labels,
+            task="classification",
+            num_threads=2,
+        ) as engine:
+            found = engine.classify([shared / "data/coral_images" / name for name in wants], top_k=1)
+        assert [classes[0].label for classes in found] == list(wants.values())
