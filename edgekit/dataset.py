@@ -153,7 +153,7 @@ class Stream(Iterator[Sample]):
             assert self.preprocess is not None  # mypy: checked in __init__
             content = _content(source.root / name)
             return Sample(name, hashlib.sha256(content).hexdigest(), (self._pixels(content),), label)
-        rows = [np.ascontiguousarray(column[index]) for column in self._columns]
+        rows = [np.array(column[index]) for column in self._columns]
         digest = hashlib.sha256()
         for row in rows:
             digest.update(f"{row.dtype.str} {row.shape} ".encode())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import wave
 from pathlib import Path
@@ -41,7 +42,7 @@ def attempt(board: DeviceProfile, tmp_path: Path) -> Any:
 
 
 def spectrograms(folder: Path) -> np.ndarray:
-    """MLPerf Tiny's keyword features [N, 49, 10, 1] of every second of the WAV files, as its own front end makes them.
+    """MLPerf Tiny's keyword features [N, 49, 10, 1] of seconds of the WAV files, as its own front end makes them.
 
     mlcommons/tiny, benchmark/training/keyword_spotting/get_dataset.py: 30 ms windows every 20 ms, 40 mel bins from
     20 Hz to 4 kHz, the first ten MFCCs.
@@ -51,14 +52,32 @@ def spectrograms(folder: Path) -> np.ndarray:
     mel = tf.signal.linear_to_mel_weight_matrix(40, 257, 16000, 20.0, 4000.0)
     rows = []
     for path in sorted(folder.glob("*.wav")):
-        with wave.open(str(path)) as file:
-            assert (file.getframerate(), file.getnchannels(), file.getsampwidth()) == (16000, 1, 2)
-            sound = np.frombuffer(file.readframes(file.getnframes()), "<i2").astype(np.float32)
+        sound = first_channel(path)
         for start in range(0, len(sound) - 15999, 4000):
             second = sound[start : start + 16000] / max(1.0, float(np.abs(sound[start : start + 16000]).max()))
             spectrum = tf.abs(tf.signal.stft(second, 480, 320, 512, tf.signal.hann_window))
             rows.append(tf.signal.mfccs_from_log_mel_spectrograms(tf.math.log(spectrum @ mel + 1e-6))[:49, :10].numpy())
     return np.stack(rows)[..., None].astype(np.float32)
+
+
+def first_channel(path: Path) -> np.ndarray:
+    """16 kHz sound as float32 in -1..1."""
+    with wave.open(str(path)) as file:
+        assert (file.getframerate(), file.getsampwidth()) == (16000, 2)
+        frames = np.frombuffer(file.readframes(file.getnframes()), "<i2").reshape(-1, file.getnchannels())
+    return frames[:, 0].astype(np.float32) / 32768
+
+
+def piano_windows(folder: Path) -> np.ndarray:
+    """Windows of 43,844 samples at 22,050 Hz [N, 43844, 1], padded with silence."""
+    rows = []
+    for path in sorted(folder.glob("*_1000ms.wav")):
+        sound = first_channel(path)
+        row = np.zeros(43844, np.float32)
+        times = np.arange(int(len(sound) * 22050 / 16000)) * 16000 / 22050
+        row[: len(times)] = np.interp(times, np.arange(len(sound)), sound)
+        rows.append(row)
+    return np.stack(rows)[..., None]
 
 
 def test_keyword_spotting(shared: Path, attempt: Any, tmp_path: Path) -> None:
@@ -129,9 +148,9 @@ def person_iou(model: Path, record: Conversion, masks: list[tuple[Path, np.ndarr
 def test_basic_pitch_converts_and_is_refused_because_it_does_not_run(
     shared: Path, attempt: Any, tmp_path: Path
 ) -> None:
-    np.save(tmp_path / "x.npy", np.random.default_rng(0).normal(0, 0.1, (6, 43844, 1)).astype(np.float32))
+    np.save(tmp_path / "x.npy", piano_windows(shared / "data/speech_wavs"))
     model = shared / "models/basic_pitch_savedmodel/saved_model"
-    with pytest.raises(CheckFailed, match="was converted but does not run: .*DIV"):
+    with pytest.raises(CheckFailed, match=r"was converted but does not run.*DIV"):
         attempt(model, tmp_path / "x.npy", allow_float=True)
 
 
@@ -142,12 +161,17 @@ def test_basic_pitch_converts_and_is_refused_because_it_does_not_run(
         ("bad_half_plus_two/00000123", "TensorFlow 1 checkpoint"),
         ("saved_model_half_plus_two_2_versions", "TensorFlow Serving version folder"),
         ("saved_model_counter/00000123", "no serving signature"),
-        ("saved_model_half_plus_three/00000123", "cannot load it|float32, which|string"),
+        ("saved_model_half_plus_three/00000123", "TensorFlow 2.* cannot load it"),
+        ("saved_model_half_plus_two_cpu/00000123", "could not convert it|cannot load it"),
     ],
 )
-def test_odd_savedmodels_are_refused_by_name(shared: Path, attempt: Any, vectors: Path, folder: str, says: str) -> None:
+def test_odd_savedmodels_are_refused_by_name(
+    shared: Path, attempt: Any, tmp_path: Path, folder: str, says: str
+) -> None:
+    shape = (50, 1) if "two_cpu" in folder else (50,)
+    np.save(tmp_path / "x.npy", np.linspace(-10, 10, 50, dtype=np.float32).reshape(shape))
     with pytest.raises(EdgekitError, match=says) as caught:
-        attempt(shared / "models/serving_odd_savedmodels" / folder, vectors)
+        attempt(shared / "models/serving_odd_savedmodels" / folder, tmp_path / "x.npy")
     assert caught.value.exit_code in (1, 2)
 
 
@@ -186,7 +210,6 @@ def test_hostile_files_end_in_an_error_and_not_in_a_crash(shared: Path, vectors:
     models = sorted(folder.rglob("*.tflite"))
     assert len(models) >= 5
     for model in models:
-        try:
-            validate(model, model, vectors, time_limit_s=60)
-        except EdgekitError as error:
-            assert error.exit_code in (1, 2), model.name
+        with contextlib.suppress(UserError, CheckFailed):
+            found = validate(model, model, vectors, time_limit_s=60)
+            assert found.outputs[0].max_abs == 0, f"{model.name} ran: then it agrees with itself"
