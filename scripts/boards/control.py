@@ -115,8 +115,20 @@ def remove(kind: BoardKind, place: Place) -> list[Path]:
         with locked(place.state.lock):
             if place.state.running():
                 raise UserError(f"{kind.name} is up", hint=f"{SCRIPT} down {kind.name}")
-            tree.delete(place.state.folder)
+            with locked(place.state.held, wait=False):
+                _delete_state(place.state)
     return tree.prune(kind, place.trees)
+
+
+def _delete_state(state: State) -> None:
+    """Only what boards make: the folder may have been named by the user."""
+    for folder in (state.run, state.home, state.keys):
+        if folder.is_dir():
+            tree.delete(folder)
+    state.held.unlink()
+    state.lock.unlink()
+    if not any(state.folder.iterdir()):
+        state.folder.rmdir()
 
 
 def _need_root(verb: str) -> None:

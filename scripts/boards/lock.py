@@ -19,29 +19,33 @@ class Busy(DeviceError):
 
 
 @contextmanager
-def locked(file: Path, *, wait: bool = True, say: Callable[[str], None] | None = None) -> Iterator[None]:
-    """Hold `file` exclusively.
+def locked(
+    file: Path, *, shared: bool = False, wait: bool = True, say: Callable[[str], None] | None = None
+) -> Iterator[None]:
+    """Hold `file`, alone or shared with others who share it; the kernel lets go when the process ends.
 
     Raises:
         Busy: another holds it, and `wait` is off or it took half an hour.
     """
-    descriptor = _acquire(file, time.monotonic() + _WAIT_SECONDS if wait else 0.0, say)
+    descriptor = _acquire(
+        file, fcntl.LOCK_SH if shared else fcntl.LOCK_EX, time.monotonic() + (_WAIT_SECONDS if wait else 0), say
+    )
     try:
         yield
     finally:
         os.close(descriptor)
 
 
-def _acquire(file: Path, deadline: float, say: Callable[[str], None] | None) -> int:
+def _acquire(file: Path, mode: int, deadline: float, say: Callable[[str], None] | None) -> int:
     told = False
     while True:
         descriptor = os.open(file, os.O_RDWR | os.O_CREAT, 0o600)
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if file.exists() and os.path.samestat(os.fstat(descriptor), os.stat(file)):
+            fcntl.flock(descriptor, mode | fcntl.LOCK_NB)
+            if _is_still(file, descriptor):
                 return descriptor
         except BlockingIOError as error:
-            if time.monotonic() > deadline:
+            if time.monotonic() >= deadline:
                 os.close(descriptor)
                 raise Busy(f"another process holds {file}", hint="wait for it to end") from error
             if say and not told:
@@ -49,3 +53,11 @@ def _acquire(file: Path, deadline: float, say: Callable[[str], None] | None) -> 
                 told = True
             time.sleep(0.1)
         os.close(descriptor)
+
+
+def _is_still(file: Path, descriptor: int) -> bool:
+    """Whether the open file is the one of that name: its last holder may have deleted it."""
+    try:
+        return os.path.samestat(os.fstat(descriptor), os.stat(file))
+    except FileNotFoundError:
+        return False

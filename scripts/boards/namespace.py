@@ -17,6 +17,7 @@ from edgekit_runtime.errors import DeviceError
 
 from boards import repair, sessions, tree
 from boards.kind import UID, USER, BoardKind
+from boards.lock import locked
 from boards.state import HOST, State
 
 BINFMT = Path("/proc/sys/fs/binfmt_misc")
@@ -38,20 +39,19 @@ def main(kind: BoardKind, root: Path, state: State, limits: Limits) -> None:
     deadline = time.monotonic() + limits.max_minutes * 60 if limits.max_minutes else None
     # The old /proc is still mounted: it tells this process's number on the machine.
     pid = int(os.readlink("/proc/self"))
-    held = tree.hold(root)
-    os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: kind.cores])
-    socket.sethostname(f"edgekit-{kind.name}")
-    _emulate(kind)
-    _mount_all(root, state, limits)
-    signal.signal(signal.SIGTERM, _stop)
-    try:
-        sshd, port = _start_sshd(kind, root, state.last_port())
-        state.write_info(kind, port, pid, root)
-        _watch(sshd, root / "proc", deadline)
-    finally:
-        (state.run / "board.json").unlink(missing_ok=True)
-        _end_all()
-        os.close(held)
+    with locked(state.held, wait=False), locked(tree.lock_file(root), shared=True):
+        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: kind.cores])
+        socket.sethostname(f"edgekit-{kind.name}")
+        _emulate(kind)
+        _mount_all(root, state, limits)
+        signal.signal(signal.SIGTERM, _stop)
+        try:
+            sshd, port = _start_sshd(kind, root, state.last_port())
+            state.write_info(kind, port, pid, root)
+            _watch(sshd, root / "proc", deadline)
+        finally:
+            (state.run / "board.json").unlink(missing_ok=True)
+            _end_all()
 
 
 def _stop(_signal: int, _frame: object) -> None:

@@ -1,6 +1,7 @@
 """One board on this machine: its keys, its user's home and, while it runs, how to reach it.
 
-STATE/lock            held while the board is changed
+STATE/lock            locked while the board is changed
+STATE/held            locked while it runs
 STATE/keys/           client key and host key, made once
 STATE/home/           the board user's home, kept from run to run
 STATE/run/board.json  there while the board is up; beside it ssh_config, known_hosts, log, cpuinfo, sys/
@@ -70,6 +71,10 @@ class State:
     @property
     def lock(self) -> Path:
         return self.folder / "lock"
+
+    @property
+    def held(self) -> Path:
+        return self.folder / "held"
 
     @property
     def keys(self) -> Path:

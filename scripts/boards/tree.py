@@ -6,7 +6,6 @@ recipe makes a new one. `NAME.lock` beside it is held shared by every board that
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import os
 import re
@@ -56,6 +55,7 @@ def ensure(kind: BoardKind, trees: Path, say: Callable[[str], None]) -> Path:
 
 
 def lock_file(tree: Path) -> Path:
+    """Locked alone by who builds or deletes the tree, shared by the boards that run from it."""
     return tree.with_name(f"{tree.name}.lock")
 
 
@@ -91,13 +91,6 @@ def delete(folder: Path) -> None:
     shutil.rmtree(folder)
 
 
-def hold(tree: Path) -> int:
-    """Keep the tree from being deleted while this process lives; an open file descriptor."""
-    descriptor = os.open(lock_file(tree), os.O_RDWR | os.O_CREAT, 0o600)
-    fcntl.flock(descriptor, fcntl.LOCK_SH)
-    return descriptor
-
-
 def _build(kind: BoardKind, tree: Path) -> None:
     sources = _apt_sources(kind)
     with tempfile.TemporaryDirectory(prefix=f"{tree.name}.", dir=tree.parent) as folder:
@@ -111,8 +104,7 @@ def _build(kind: BoardKind, tree: Path) -> None:
 def _apt_sources(kind: BoardKind) -> list[str]:
     """The machine's own sources of the kind's Debian, one `deb URI SUITE COMPONENT` each."""
     form = "$(ORIGIN)|$(REPO_URI)|$(RELEASE)|$(COMPONENT)"
-    argv = ["apt-get", "indextargets", "--format", form, "Created-By: Packages"]
-    output = subprocess.run(argv, check=True, capture_output=True, text=True, timeout=60).stdout
+    output = _ask("apt-get", "indextargets", "--format", form, "Created-By: Packages")
     suites = {kind.suite, f"{kind.suite}-updates", f"{kind.suite}-security"}
     found = set()
     for line in output.splitlines():
@@ -128,14 +120,29 @@ def _apt_sources(kind: BoardKind) -> list[str]:
     return [line for _, line in sorted(found)]
 
 
+def _ask(*argv: str) -> str:
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=60, check=False)
+    if done.returncode:
+        raise UserError(f"{' '.join(argv[:2])}: {done.stderr.strip()}", hint="apt itself has to work first")
+    return done.stdout
+
+
 def _unpack(kind: BoardKind, sources: list[str], part: Path) -> None:
-    settings = subprocess.run(["apt-config", "dump", "Acquire"], check=True, capture_output=True, text=True, timeout=60)
+    settings = _ask("apt-config", "dump", "Acquire").splitlines()
     options = part.with_name("apt.conf")
     options.touch(mode=0o600)  # a proxy's password may be in it
-    options.write_text("".join(f"{line}\n" for line in settings.stdout.splitlines() if _ACQUIRE.match(line)), "utf-8")
-    # In namespaces of its own, what it mounts cannot outlive it.
-    argv = ["unshare", "--mount", "--pid", "--fork", "--kill-child", "--propagation", "private", "mmdebstrap"]
-    argv += ["--variant=extract", "--mode=root", f"--architectures={kind.architecture}", f"--aptopt={options}"]
+    options.write_text("".join(f"{line}\n" for line in settings if _ACQUIRE.match(line)), "utf-8")
+    # In namespaces of its own what it mounts cannot outlive it, and it cannot outlive this process.
+    argv = ["setpriv", "--pdeathsig", "KILL", "unshare", "--mount", "--pid", "--fork", "--kill-child"]
+    argv += [
+        "--propagation",
+        "private",
+        "mmdebstrap",
+        "--variant=extract",
+        "--mode=root",
+        f"--architectures={kind.architecture}",
+        f"--aptopt={options}",
+    ]
     argv += [f"--include={','.join(kind.packages)}", kind.suite, str(part), "-"]
     try:
         done = subprocess.run(
