@@ -54,7 +54,8 @@ class OutputCheck:
 
 @dataclass(frozen=True)
 class Check:
-    """What was found. `top1_agreement` is the part (0..1) of golden samples whose best class is the float model's."""
+    """What was found. `top1_agreement` is the part (0..1) of golden samples whose best class is the float model's;
+    `batch_size` is the largest proven batch, and `batch_refused` says why it is not the manifest's."""
 
     model: str
     runtime: str
@@ -62,6 +63,8 @@ class Check:
     golden: int
     outputs: Tuple[OutputCheck, ...]
     top1_agreement: Optional[float]
+    batch_size: int
+    batch_refused: Optional[str]
 
 
 def check(directory: Path) -> Check:
@@ -69,6 +72,8 @@ def check(directory: Path) -> Check:
     with Engine.open(directory) as engine:
         assert engine.manifest is not None
         wanted = engine.manifest.golden
+        if wanted is not None and len(wanted.distance) != len(engine.outputs):
+            raise ReleaseRejected("the manifest does not give the host's distance for each output")
         rows = engine.golden.inputs if engine.golden is not None else engine.samples(1)
         reals = [quant.dequantize(out, spec) for out, spec in zip(engine.infer(rows), engine.outputs)]
         for real, spec in zip(reals, engine.outputs):
@@ -90,6 +95,8 @@ def check(directory: Path) -> Check:
             engine.golden.count if engine.golden is not None else 0,
             outputs,
             agreement,
+            engine.batch_size,
+            engine.batch_refused.message if engine.batch_refused is not None else None,
         )
     judge(found)
     return found

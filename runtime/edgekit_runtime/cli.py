@@ -53,10 +53,11 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(metavar="COMMAND")
 
     run = _command(commands, "run", _run, "classify pictures, or run them through the model")
-    run.add_argument("sources", nargs="+", metavar="FILE", help="a picture, or an .npy of real samples (N, ...)")
+    run.add_argument("sources", nargs="+", metavar="FILE", help="a picture, or an .npy of frames or real samples")
     _flag(run, "top_k", type=int, default=5, help="classes to show (5)")
     run.add_argument("--raw", type=Path, metavar="OUT.npz", help="write the outputs' real values here")
     _flag(run, "num_threads", type=int, help="threads (the release's)")
+    _flag(run, "batch_size", type=int, help="samples for each inference (the release's)")
 
     serve = _command(commands, "serve", _serve, "answer TensorFlow Serving's REST requests")
     serve.add_argument("--socket", type=Path, metavar="PATH", help="listen on a Unix socket")
@@ -120,13 +121,15 @@ def _open(arguments: argparse.Namespace) -> Engine:
     _need_numpy()
     from edgekit_runtime.engine import Engine
 
-    return Engine.open(_release(arguments), num_threads=arguments.num_threads)
+    return Engine.open(_release(arguments), num_threads=arguments.num_threads, max_batch_size=arguments.batch_size)
 
 
 def _run(arguments: argparse.Namespace) -> None:
     with _open(arguments) as engine:
         from edgekit_runtime import runner
 
+        if engine.batch_refused is not None:
+            _say(f"one sample at a time: {engine.batch_refused.message}")
         results = runner.run(engine, arguments.sources, arguments.top_k)
         if arguments.raw is not None:
             runner.write_npz(arguments.raw, results)
@@ -222,6 +225,7 @@ def _check(arguments: argparse.Namespace) -> None:
             f"output {board.output} cosine {board.cosine:.6f} host {host.cosine:.6f} mean_abs {board.mean_abs:.6g} "
             f"host {host.mean_abs:.6g} max_abs {board.max_abs:.6g} steps {steps}"
         )
+    print(f"batch_size {found.batch_size}" + (f" {found.batch_refused}" if found.batch_refused else ""))
     if found.top1_agreement is not None:
         print(f"top1_agreement {found.top1_agreement:.4f}")
     print("result ok")

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 PACKAGES = (
     ("ai_edge_litert", "ai_edge_litert.interpreter"),
     ("tflite_runtime", "tflite_runtime.interpreter"),
-    ("tensorflow", "tensorflow.lite"),
+    ("tensorflow", "tensorflow"),
 )
 _UNRESOLVED = re.compile(r"unresolved custom op: ([^\s]+?)\.?(?:\s|$)|Didn't find op for builtin opcode '([^']+)'")
 _FLEX = re.compile(r"Select TensorFlow op\(s\)|Flex\w+")
@@ -64,7 +64,7 @@ def find() -> Package:
     for name, module_name in PACKAGES:
         try:
             module = importlib.import_module(module_name)
-            factory = module.Interpreter
+            factory = module.lite.Interpreter if module_name == name else module.Interpreter
         except (ImportError, AttributeError, SystemError) as error:
             reasons.append(f"{name}: {error}")
             continue

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Dict, List, Sequence, Tuple
 
 import numpy as np
 
-from edgekit_runtime import quant, schema
+from edgekit_runtime import batch, quant, schema
 from edgekit_runtime.classify import ClassScore
 from edgekit_runtime.errors import InputError, UserError
 
@@ -28,7 +28,10 @@ class Result:
 
 
 def run(engine: Engine, sources: Sequence[str], top_k: int = 5) -> List[Result]:
-    """Each file through the engine: a picture is one sample, an .npy holds real samples (N, ...). Raises UserError."""
+    """Each file through the engine: a picture is one sample, an .npy holds many. Raises UserError.
+
+    An .npy has shape (N, ...): uint8 frames (grey or RGB) for a model that takes pictures, else real values.
+    """
     results = []
     for source in sources:
         stored = _load(engine, source)
@@ -88,4 +91,6 @@ def _load(engine: Engine, source: str) -> Array:
         raise InputError(f"cannot read '{source}': {error}", source=source) from error
     if not isinstance(array, np.ndarray) or array.dtype.kind not in "fiub" or not array.shape or not len(array):
         raise InputError(f"'{source}' holds no samples: expected numbers of shape (N, ...)", source=source)
+    if engine.preprocess is not None and array.dtype == np.uint8:
+        return batch.stack([engine.prepare(frame) for frame in array])
     return quant.quantize(array, engine.inputs[0])

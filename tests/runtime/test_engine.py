@@ -270,6 +270,39 @@ class TestModelFiles:
         assert caught.value.fields["operator"] == "BesselI0e"
 
     @pytest.mark.shared
+    @pytest.mark.parametrize("folder", ["mlperf_tiny_tflite", "ai_edge_quantizer_tflite", "mediapipe_selfie_tflite"])
+    def test_published_models_of_every_shape_run_any_number_of_samples(self, shared: Path, folder: str) -> None:
+        batched = 0
+        files = sorted((shared / "reference" / folder).rglob("*.tflite"))
+        for path in files:
+            if path.name == "single_slice.tflite":  # its begin and size come as inputs that noise cannot guess
+                continue
+            with Engine.load(path, max_batch_size=4) as engine:
+                rows = engine.samples(5)
+                together = engine.infer(rows)
+                alone = [engine.infer([array[i : i + 1] for array in rows]) for i in range(5)]
+                batched += engine.batch_size == 4
+            for number, out in enumerate(together):
+                singles = np.concatenate([one[number] for one in alone])
+                assert out.shape == singles.shape
+                assert np.allclose(out, singles, rtol=1e-5, atol=1e-5, equal_nan=True), path.name
+        assert files
+        assert batched or folder == "mediapipe_selfie_tflite"
+
+    def test_tensorflows_interpreter_is_the_last_resort(self, models: Path, tmp_path: Path) -> None:
+        for name in ("ai_edge_litert", "tflite_runtime"):
+            (tmp_path / f"{name}.py").write_text("raise ImportError")
+        code = (
+            "import sys; sys.path.insert(0, sys.argv[1])\n"
+            "from pathlib import Path; from edgekit_runtime import Engine\n"
+            "engine = Engine.load(Path(sys.argv[2]))\n"
+            "print(engine.package.name, engine.infer(engine.samples(2))[0].shape)"
+        )
+        argv = [str(tmp_path), str(models / "classifier_int8.tflite")]
+        done = subprocess.run([sys.executable, "-c", code, *argv], capture_output=True, text=True, check=True)
+        assert done.stdout.splitlines()[-1] == "tensorflow (2, 4)"
+
+    @pytest.mark.shared
     def test_hostile_and_odd_files_are_typed_errors(self, shared: Path) -> None:
         """Each in a process of its own: one of the shared files corrupts the heap of any runtime."""
         folder = shared / "reference/malformed_or_hostile_tflite_dev"

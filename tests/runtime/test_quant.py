@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
 from edgekit_runtime import quant
+from edgekit_runtime.engine import Engine
 from edgekit_runtime.errors import InputError
 from edgekit_runtime.manifest import TensorSpec
 from hypothesis import given
@@ -83,3 +86,33 @@ def test_tensors_without_a_scale_keep_their_values() -> None:
     assert quant.quantize([1e9], TensorSpec("t", (-1,), "float16")).tolist() == [math.inf]
     assert quant.quantize([0.0, 0.1], TensorSpec("t", (-1,), "bool")).tolist() == [False, True]
     assert quant.dequantize(np.array([True]), TensorSpec("t", (-1,), "bool")).tolist() == [1.0]
+
+
+class TestAgainstTheInterpreter:
+    """TFLite's own QUANTIZE and DEQUANTIZE are the reference."""
+
+    @given(st.lists(st.floats(-5, 5, width=32), min_size=64, max_size=64))
+    def test_quantize(self, models: Path, values: list[float]) -> None:
+        real = np.array(values, np.float32).reshape(1, 4, 16)
+        engine = loaded(models / "quantizing.tflite")
+        spec = engine.outputs[0]
+        assert spec.scale is not None
+        (theirs,) = engine.infer([real])
+        ours = quant.quantize(real, spec).reshape(1, 64)
+        # They may multiply by the reciprocal of the scale: only what lies on the edge between two steps can differ.
+        place = real.reshape(1, 64).astype(np.float64) / spec.scale
+        edge = np.abs(np.abs(place - np.floor(place)) - 0.5) < 1e-4
+        assert np.array_equal(ours[~edge], theirs[~edge])
+        assert np.abs(ours.astype(int) - theirs).max() <= 1
+
+    def test_dequantize(self, models: Path) -> None:
+        engine = loaded(models / "dequantizing.tflite")
+        for start in range(-128, 128, 64):
+            stored = np.arange(start, start + 64, dtype=np.int8).reshape(1, 4, 16)
+            ours = quant.dequantize(stored, engine.inputs[0]).reshape(1, 64)
+            assert np.array_equal(ours, engine.infer([stored])[0])
+
+
+@functools.lru_cache
+def loaded(model: Path) -> Engine:
+    return Engine.load(model)
