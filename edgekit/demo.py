@@ -6,11 +6,13 @@ The 1,797 pictures are real (UCI ML hand-written digits, 8x8, enlarged here to 6
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from edgekit import declaration as declarations
+from edgekit import worker
+from edgekit.declaration import Declaration
 from edgekit.errors import UserError
 
 SIZE = 64
@@ -30,12 +32,27 @@ class Digits:
     calibration: Path
     held_out: Path
 
+    @staticmethod
+    def under(directory: Path) -> Digits:
+        """Where the parts stand below `directory`."""
+        return Digits(
+            directory / "digits.keras", directory / "model.toml", directory / "calibration", directory / "held-out"
+        )
 
-def make_digits(directory: Path, *, seed: int = 0, progress: Callable[[str, int, int], None] | None = None) -> Digits:
-    """Train the network (about 20 s on two cores) and write pictures as PNG files.
+
+def make_digits(directory: Path, *, seed: int = 0, progress: worker.Progress | None = None) -> Digits:
+    """Train the network (about 20 s on two cores) and write pictures as PNG files. TensorFlow's talk goes to a log.
 
     Raises UserError when scikit-learn is not installed.
     """
+    request = {"directory": str(directory), "seed": seed}
+    worker.run("digits", request, what="training the demo's network", log=directory / "train.log", progress=progress)
+    return Digits.under(directory)
+
+
+def work(request: dict[str, Any], progress: worker.Progress) -> None:
+    """The worker's side."""
+    made, seed = Digits.under(Path(request["directory"])), int(request["seed"])
     import numpy as np
     from PIL import Image
 
@@ -55,20 +72,13 @@ def make_digits(directory: Path, *, seed: int = 0, progress: Callable[[str, int,
     )
     order = np.random.default_rng(seed).permutation(len(pictures))
     train, held_out = order[:-HELD_OUT], order[-HELD_OUT:]
-    result = Digits(
-        directory / "digits.keras",
-        directory / "model.toml",
-        directory / "calibration",
-        directory / "held-out",
-    )
-    for folder, chosen in ((result.calibration, train[:CALIBRATION]), (result.held_out, held_out)):
+    for folder, chosen in ((made.calibration, train[:CALIBRATION]), (made.held_out, held_out)):
         for index in chosen:
             target = folder / str(digits.target[index])
             target.mkdir(parents=True, exist_ok=True)
             Image.fromarray(pictures[index]).save(target / f"{index:04d}.png")
-    result.declaration.write_text(DECLARATION, encoding="utf-8")
-    _train(pictures[train], digits.target[train], seed, progress).save(result.model)
-    return result
+    made.declaration.write_text(DECLARATION, encoding="utf-8")
+    _train(pictures[train], digits.target[train], seed, progress).save(made.model)
 
 
 DECLARATION = """\
@@ -81,7 +91,18 @@ range = "-1..1"
 """
 
 
-def _train(pictures: Any, labels: Any, seed: int, progress: Callable[[str, int, int], None] | None) -> Any:
+def declaration(made: Digits) -> Declaration:
+    """What `model.toml` states."""
+    return declarations.load(made.declaration)
+
+
+def pictures(made: Digits) -> list[tuple[Path, str]]:
+    """The held-out pictures, each with its label, in an order that mixes the labels."""
+    files = sorted(made.held_out.glob("*/*.png"), key=lambda path: path.name)
+    return [(path, path.parent.name) for path in files]
+
+
+def _train(pictures: Any, labels: Any, seed: int, progress: worker.Progress) -> Any:
     import keras
     import numpy as np
 
@@ -99,8 +120,7 @@ def _train(pictures: Any, labels: Any, seed: int, progress: Callable[[str, int, 
 
     class Report(keras.callbacks.Callback):  # type: ignore[misc]  # keras is untyped
         def on_epoch_end(self, epoch: int, logs: Any = None) -> None:  # noqa: ARG002  # the signature of Keras
-            if progress:
-                progress("train", epoch + 1, EPOCHS)
+            progress("train", epoch + 1, EPOCHS)
 
     model.fit(
         pictures[..., None].astype(np.float32) / 127.5 - 1,

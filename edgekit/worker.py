@@ -26,6 +26,7 @@ JOBS = {
     "convert": "edgekit.quantize",
     "prove": "edgekit.prove",
     "validate": "edgekit.comparison",
+    "digits": "edgekit.demo",
 }
 # Same bytes from the same inputs: fixed hashing, no graphics card, no kernels that depend on oneDNN's choices.
 ENVIRONMENT = {
@@ -173,12 +174,15 @@ def main() -> int:
     def progress(stage: str, done: int, total: int) -> None:
         answer(progress=[stage, done, total])
 
+    job = sys.argv[1]
     try:
         request = json.load(sys.stdin)
-        work = importlib.import_module(JOBS[sys.argv[1]]).work
+        work = importlib.import_module(JOBS[job]).work
         answer(result=work(request, progress))
     except EdgekitError as error:
         answer(error=error.to_dict())
+    except OSError as error:  # no space, no permission: the caller's machine, not our code
+        answer(error=UserError(f"{error.filename or job}: {error.strerror or error}").to_dict())
     except MemoryError:
         answer(error=CheckFailed("memory ran out").to_dict())
     except Exception:

@@ -3,7 +3,7 @@
 The state is owned by `edgekit-board`, a POSIX sh program that is brought along; everything here gives it orders.
 """
 
-from edgekit.board.control import BoardRelease, Status, activate, check, collect, rollback, status
+from edgekit.board.control import BoardRelease, Status, activate, check, collect, current_manifest, rollback, status
 from edgekit.board.errors import (
     BoardFailed,
     BoardMismatch,
@@ -16,10 +16,12 @@ from edgekit.board.errors import (
 )
 from edgekit.board.facts import BoardFacts, Mismatch, facts, mismatches, require_match
 from edgekit.board.measure import bench, bench_file, run_runtime, runtime_error
+from edgekit.board.predict import Answer, current_preprocess, frames, predict
 from edgekit.board.push import PushResult, push
 from edgekit.board.session import Board, open_board
 
 __all__ = [
+    "Answer",
     "Board",
     "BoardFacts",
     "BoardFailed",
@@ -39,9 +41,13 @@ __all__ = [
     "bench_file",
     "check",
     "collect",
+    "current_manifest",
+    "current_preprocess",
     "facts",
+    "frames",
     "mismatches",
     "open_board",
+    "predict",
     "push",
     "require_match",
     "rollback",

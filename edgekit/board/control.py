@@ -5,11 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+from edgekit_runtime import manifest as manifests
+from edgekit_runtime.manifest import MANIFEST, Manifest
+
 from edgekit.board.answers import bad, is_sha256, number
-from edgekit.board.errors import NoPreviousRelease
+from edgekit.board.errors import NoPreviousRelease, UnknownRelease
 from edgekit.board.session import Board
 
 STATES = ("IDLE", "RECEIVING", "STAGED", "CANARY", "TRIAL", "COMMITTED", "ROLLED_BACK")
+_MANIFEST_LIMIT = 4 << 20
 _CHECK_SECONDS = 330.0  # the program's own limit is 300
 
 
@@ -68,6 +72,17 @@ def check(board: Board, release_id: str | None = None) -> dict[str, str]:
     """Run the release's own check on the board, and change nothing else; what it found. Raises as `activate`."""
     words = () if release_id is None else (release_id,)
     return dict(board.call("check", *words, timeout=_CHECK_SECONDS))
+
+
+def current_manifest(board: Board) -> Manifest:
+    """The manifest of the current release. Raises UnknownRelease when there is none, SchemaError."""
+    current = status(board).current
+    if current is None:
+        raise UnknownRelease(
+            f"{board.name}: no release is current", hint="push and activate a bundle first", board=board.name
+        )
+    text = board.transport.get(board.root / "releases" / current.id / MANIFEST, limit=_MANIFEST_LIMIT)
+    return manifests.loads(text, f"{board.name}: {MANIFEST}")
 
 
 def collect(board: Board) -> int:

@@ -77,7 +77,7 @@ def bench_file(
             hint="push a bundle first",
             board=board.name,
         )
-    with _temporary_folder(board) as folder:
+    with temporary_folder(board) as folder:
         target = folder / "model.tflite"
         try:
             with model.open("rb") as source:
@@ -90,7 +90,8 @@ def bench_file(
 
 
 @contextmanager
-def _temporary_folder(board: Board) -> Iterator[RemotePath]:
+def temporary_folder(board: Board) -> Iterator[RemotePath]:
+    """A folder on the board that is gone afterwards. Raises DeviceError."""
     board.install()
     made = board.transport.check(["sh", "-c", _MAKE_FOLDER, "sh", board.root])
     path = made.text.rstrip("\n")

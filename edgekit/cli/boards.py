@@ -1,0 +1,182 @@
+"""Commands about one board: trust it, push to it, switch releases, look at it."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from edgekit import board, bundle, transport
+from edgekit.cli import options, show
+from edgekit.errors import UserError
+
+ReleaseId = Annotated[
+    str | None, typer.Argument(metavar="[RELEASE]", help="A release's id or its beginning; default: the newest staged.")
+]
+
+
+def add_to(root: typer.Typer) -> None:
+    panel = "Boards"
+    for command in (trust, push, activate, status, rollback, embedded):
+        root.command(rich_help_panel=panel)(command)
+
+
+def asker() -> Callable[[str], str] | None:
+    """Asks for a secret, typed without echo; None where nobody can be asked."""
+    if not sys.stdin.isatty():
+        return None
+    return lambda prompt: str(typer.prompt(prompt.rstrip(": "), hide_input=True, err=True))
+
+
+@contextmanager
+def opened(name: str, config: Path | None) -> Iterator[board.Board]:
+    """The board, connected and ready for commands."""
+    with transport.connect(name, ask=asker(), config=config) as link:
+        yield board.open_board(link)
+
+
+def trust(
+    name: options.BoardName,
+    fingerprint: Annotated[
+        str | None,
+        typer.Option(metavar="SHA256:...", help="Trust without asking if the board shows just this fingerprint."),
+    ] = None,
+    install_key: Annotated[
+        bool, typer.Option("--install-key", help="Also put your public key on the board, with its password.")
+    ] = False,
+    ssh_config: options.SshConfig = None,
+    json: show.Json = False,
+) -> None:
+    """Show a board's host key and trust it from now on."""
+    key = transport.host_key(name, ask=asker(), config=ssh_config)
+    if fingerprint is not None and key.fingerprint != fingerprint:
+        raise UserError(
+            f"{name} shows {key.fingerprint}, not {fingerprint}",
+            hint="do not trust it before you know why",
+            shown=key.fingerprint,
+            expected=fingerprint,
+        )
+    if key.known != "known":
+        if fingerprint is None:
+            _confirm(name, key)
+        where = transport.remember(key, replace=key.known == "changed")
+        show.say(f"{name}: trusted {key.type} {key.fingerprint} ({where})")
+    else:
+        show.say(f"{name}: {key.type} {key.fingerprint} is trusted already")
+    if install_key:
+        ask = asker()
+        if ask is None:
+            raise UserError("--install-key needs the board's password, and nobody can be asked here")
+        installed = transport.install_key(name, ask=ask, config=ssh_config)
+        show.say(f"{name}: {installed} is on the board")
+    if json:
+        show.data({"board": name, "type": key.type, "fingerprint": key.fingerprint, "was": key.known})
+    show.next_step(f"edgekit deploy MODEL -p PROFILE -c DATA {name}")
+
+
+def _confirm(name: str, key: transport.HostKey) -> None:
+    show.say(f"{name} shows the host key [bold]{key.type} {key.fingerprint}[/bold]")
+    if key.known == "changed":
+        show.say(f"[bold red]another key was trusted before:[/bold red] {', '.join(key.trusted)}")
+    show.say("Compare it with what the board itself prints: ssh-keygen -lf /etc/ssh/ssh_host_ed25519_key.pub")
+    if not typer.confirm("Trust it?", err=True):
+        raise UserError("not trusted", hint="nothing was changed", fingerprint=key.fingerprint)
+
+
+def push(
+    file: Annotated[Path, typer.Argument(metavar="BUNDLE", help="The .ekb file.")],
+    name: options.BoardName,
+    ssh_config: options.SshConfig = None,
+    json: show.Json = False,
+) -> None:
+    """Send what the board lacks of a bundle and stage it there; nothing is switched."""
+    made = bundle.open_bundle(file)
+    with opened(name, ssh_config) as target, show.progress() as update:
+        sent = board.push(target, made, progress=lambda done, total: update("push", done, total))
+    if json:
+        show.data(sent)
+    else:
+        show_push(name, sent)
+    show.next_step(f"edgekit activate {name} {show.short(sent.release_id)}")
+
+
+def activate(
+    name: options.BoardName,
+    release: ReleaseId = None,
+    ssh_config: options.SshConfig = None,
+    json: show.Json = False,
+) -> None:
+    """Check a staged release on the board and make it the current one."""
+    with opened(name, ssh_config) as target:
+        show_status(name, board.activate(target, release, on_stderr=_pass_on), json)
+    show.next_step(f"edgekit bench {name}")
+
+
+def status(
+    name: options.BoardName,
+    ssh_config: options.SshConfig = None,
+    json: show.Json = False,
+) -> None:
+    """Show the releases on a board and which one is current."""
+    with opened(name, ssh_config) as target:
+        show_status(name, board.status(target), json)
+
+
+def rollback(
+    name: options.BoardName,
+    ssh_config: options.SshConfig = None,
+    json: show.Json = False,
+) -> None:
+    """Make the previous release the current one again."""
+    with opened(name, ssh_config) as target:
+        show_status(name, board.rollback(target), json)
+
+
+def embedded() -> None:
+    """Run the embedded board in the foreground: an SSH board on this computer, for OpenSSH's tools too."""
+    from edgekit.embedded import serve, wait_for_signal
+
+    with serve() as running:
+        show.say(f"the embedded board answers on 127.0.0.1:{running.port}; Ctrl-C ends it")
+        print(running.ssh_config(), end="", flush=True)
+        wait_for_signal()
+
+
+def show_push(name: str, sent: board.PushResult) -> None:
+    """What went over the link."""
+    show.out().print(
+        f"{name}: release {show.short(sent.release_id)} ({sent.name}) is staged: sent {show.size(sent.sent_bytes)} in "
+        f"{sent.sent_files} files, {show.size(sent.reused_bytes)} in {sent.reused_files} files were there "
+        f"({sent.seconds:.1f} s)",
+        markup=False,
+        soft_wrap=True,
+    )
+
+
+def show_status(name: str, found: board.Status, json: bool) -> None:
+    if json:
+        show.data(found)
+        return
+    roles = {
+        release.id: role
+        for role, release in (
+            ("staged", found.staged),
+            ("previous", found.previous),
+            ("trial", found.trial),
+            ("current", found.current),
+        )
+        if release is not None
+    }
+    rows = [(show.short(release.id), release.name, roles.get(release.id, "kept")) for release in found.releases]
+    show.table(f"{name}: {found.state}", ["release", "name", ""], rows)
+    show.out().print(f"store {show.size(found.store_kb * 1024)}, free {show.size(found.free_kb * 1024)}")
+    if found.locked:
+        show.say(f"at work now: {found.locked}")
+
+
+def _pass_on(line: str) -> None:
+    show.talk().print(line, style="dim", markup=False)

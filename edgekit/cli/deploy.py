@@ -1,0 +1,165 @@
+"""`edgekit deploy` and `edgekit demo`: the whole chain."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from edgekit_runtime import schema
+
+from edgekit import board as boards
+from edgekit import contact_sheet, deployment, profile, report, transport
+from edgekit.cli import options, show
+from edgekit.cli.bench import show_bench
+from edgekit.cli.boards import opened, show_push
+from edgekit.cli.models import show_conversion, show_validation
+from edgekit.deployment import Deployment, Prepared
+from edgekit.profile import DeviceProfile
+
+PICTURES = 24
+BATCH = 8
+
+
+def add_to(root: typer.Typer) -> None:
+    root.command(rich_help_panel="Start here")(deploy)
+    root.command(rich_help_panel="Start here")(demo)
+
+
+def deploy(
+    model: options.Model,
+    name: options.BoardName,
+    profile_name: options.ProfileName,
+    calibrate: options.Calibrate,
+    data: options.HeldOut = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", metavar="DIR", help="Where results go; default: edgekit-MODEL.")
+    ] = None,
+    declare: options.Declare = None,
+    release_name: options.Name = None,
+    task: options.Task = None,
+    labels: options.Labels = None,
+    range_: options.Range = None,
+    mean: options.Mean = None,
+    std: options.Std = None,
+    color: options.Color = None,
+    resize: options.Resize = None,
+    filter_: options.Filter = None,
+    samples: options.Samples = 200,
+    seed: options.Seed = 0,
+    trust_code: options.TrustCode = False,
+    allow_float: options.AllowFloat = False,
+    min_cosine: options.MinCosine = None,
+    min_sqnr: options.MinSqnr = None,
+    min_agreement: options.MinAgreement = None,
+    max_drop: options.MaxDrop = None,
+    profiles: options.Profiles = None,
+    ssh_config: options.SshConfig = None,
+    json: show.Json = False,
+) -> None:
+    """One command from a trained model to a measured release: convert, validate, bundle, push, activate, bench."""
+    facts = profile.find(profile_name, profiles or ())
+    limits = options.thresholds(min_cosine, min_sqnr, min_agreement, max_drop)
+    declaration = options.declared(
+        declare, labels, name=release_name, task=task, range=range_, mean=mean, std=std, color=color,
+        resize=resize, filter=filter_,
+    )  # fmt: skip
+    folder = output or Path(f"edgekit-{model.resolve().stem}")
+    with opened(name, ssh_config) as target, show.progress() as update:
+        # A board that contradicts the profile is told before minutes go into a conversion.
+        boards.require_match(facts, boards.facts(target), name)
+        prepared = deployment.prepare(
+            model,
+            profile=facts,
+            data=calibrate,
+            held_out=data,
+            output=folder,
+            declaration=declaration,
+            samples=samples,
+            seed=seed,
+            trust_code=trust_code,
+            allow_float=allow_float,
+            thresholds=limits,
+            progress=update,
+        )
+        done = deployment.deliver(prepared, target, progress=update)
+    page = _write_report(done, folder, None)
+    if json:
+        show.data(_plain(done, prepared, page))
+        return
+    _show(done, facts)
+    show.say(f"report: {page}")
+    show.next_step(f"edgekit run {name} PICTURE", f"edgekit rollback {name}")
+
+
+def demo(
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="Where everything goes.")] = Path(
+        "demo-output"
+    ),
+    json: show.Json = False,
+) -> None:
+    """Train a small network on real handwritten digits and take it through the chain, on the embedded board."""
+    from edgekit import demo as digits
+
+    board_name = transport.EMBEDDED
+    output.mkdir(parents=True, exist_ok=True)
+    facts = profile.find("host")
+    with show.progress() as update:
+        made = digits.make_digits(output, progress=update)
+        prepared = deployment.prepare(
+            made.model,
+            profile=facts,
+            data=made.calibration,
+            held_out=made.held_out,
+            output=output,
+            declaration=digits.declaration(made),
+            progress=update,
+        )
+    key = transport.host_key(board_name)
+    # The embedded board is this command's own; there is nobody else to compare the fingerprint with.
+    transport.remember(key, replace=key.known == "changed")
+    with opened(board_name, None) as target, show.progress() as update:
+        done = deployment.deliver(prepared, target, progress=update)
+        pictures = digits.pictures(made)
+        frames = boards.frames([path for path, _ in pictures], boards.current_preprocess(target))
+        answers = boards.predict(target, frames, top_k=1, batch_size=BATCH)
+    best = [item.classes[0] for item in answers]
+    right = sum(item.label == truth for item, (_, truth) in zip(best, pictures, strict=True))
+    predictions = [
+        contact_sheet.Prediction(frame, str(item.label), item.score, truth)
+        for frame, item, (_, truth) in zip(frames, best, pictures, strict=True)
+    ]
+    sheet = contact_sheet.contact_sheet(contact_sheet.wrong_first(predictions)[:PICTURES])
+    (output / "predictions.png").write_bytes(sheet)
+    page = _write_report(done, output, sheet)
+    if json:
+        show.data({**_plain(done, prepared, page), "board_accuracy": right / len(pictures), "pictures": len(pictures)})
+        return
+    _show(done, facts)
+    show.out().print(f"on the board: {right} of {len(pictures)} held-out digits right, in batches of {BATCH}")
+    for item in predictions[:6]:
+        show.out().print(f"  a picture of {item.truth}: the board says {item.label} ({100 * item.score:.1f} %)")
+    show.say(f"pictures with predictions: {output / 'predictions.png'}; report: {page}")
+    show.next_step(
+        f"edgekit run {board_name} {pictures[0][0]}",
+        f"edgekit status {board_name}",
+        "edgekit profiles list, then with a board of your own: edgekit trust BOARD",
+    )
+
+
+def _show(done: Deployment, facts: DeviceProfile) -> None:
+    show_conversion(done.conversion, facts)
+    show_validation(done.validation)
+    show_push(done.board, done.push)
+    show_bench([done.bench, *([done.float_bench] if done.float_bench else [])])
+
+
+def _plain(done: Deployment, prepared: Prepared, page: Path) -> dict[str, object]:
+    plain: dict[str, object] = schema.plain(done)
+    return {**plain, "model": str(prepared.model), "bundle": str(prepared.bundle), "report": str(page)}
+
+
+def _write_report(done: Deployment, folder: Path, sheet: bytes | None) -> Path:
+    page = folder / "report.html"
+    page.write_text(report.render(done, sheet=sheet), encoding="utf-8")
+    return page

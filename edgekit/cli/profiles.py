@@ -1,0 +1,118 @@
+"""`edgekit profiles` and `edgekit fetch`: the boards that edgekit knows."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from edgekit_runtime import schema
+
+from edgekit import profile, resolve
+from edgekit.cli import options, show
+
+app = typer.Typer(help="Device profiles: the facts of each board, one TOML file each.", no_args_is_help=True)
+
+
+def add_to(root: typer.Typer) -> None:
+    root.add_typer(app, name="profiles", rich_help_panel="Boards")
+    root.command("fetch", rich_help_panel="Boards")(fetch)
+
+
+@app.command("list")
+def list_profiles(profiles: options.Profiles = None, json: show.Json = False) -> None:
+    """List the profiles of the search path."""
+    files = profile.available(profiles or ())
+    loaded = [(file, profile.load(file.path)) for file in files]
+    if json:
+        show.data([{**schema.plain(facts), "path": str(file.path)} for file, facts in loaded])
+        return
+    show.table(
+        None,
+        ["profile", "board", "architecture", "clusters", "RAM", "Python", "runtime"],
+        [
+            (
+                facts.name,
+                facts.description,
+                facts.architecture,
+                " + ".join(facts.clusters),
+                f"{facts.ram_mb} MB",
+                facts.python,
+                f"{facts.runtime} {facts.runtime_version}",
+            )
+            for _, facts in loaded
+        ],
+    )
+    show.next_step("edgekit profiles show NAME")
+
+
+@app.command("show")
+def show_profile(
+    name: Annotated[str, typer.Argument(help="A profile's name, or a .toml file.")],
+    profiles: options.Profiles = None,
+    json: show.Json = False,
+) -> None:
+    """Show the facts of one profile."""
+    facts = profile.find(name, profiles or ())
+    if json:
+        show.data(facts)
+        return
+    rows = [(key, ", ".join(value) if isinstance(value, list) else value) for key, value in schema.plain(facts).items()]
+    show.table(facts.description, ["key", "value"], rows)
+
+
+@app.command("check")
+def check_profile(
+    file: Annotated[Path, typer.Argument(help="The .toml file to check.")], json: show.Json = False
+) -> None:
+    """Check a profile file: every key known, present and possible, and an interpreter exists for the board."""
+    facts = profile.load(file)
+    wheels = resolve.choose(facts)
+    found = [f"{wheel.package} {wheel.version}" for wheel in wheels]
+    if json:
+        show.data({"profile": facts.name, "path": str(file), "wheels": found})
+    else:
+        show.say(f"{file}: good ({', '.join(found)})")
+
+
+def fetch(
+    names: Annotated[list[str], typer.Argument(metavar="PROFILE...", help="Profiles to fetch the runtime of.")],
+    profiles: options.Profiles = None,
+    json: show.Json = False,
+) -> None:
+    """Fetch what boards of these profiles need, so that everything later works without the internet."""
+    trees = []
+    for name in names:
+        facts = profile.find(name, profiles or ())
+        with show.progress() as update:
+            trees.append((facts, resolve.resolve(facts, progress=update)))
+    if json:
+        show.data(
+            [
+                {
+                    "profile": facts.name,
+                    "runtime": f"{tree.package} {tree.version}",
+                    "numpy": tree.numpy,
+                    "files": len(tree.files),
+                    "bytes": tree.total_size,
+                    "wheel_bytes": tree.wheel_bytes,
+                }
+                for facts, tree in trees
+            ]
+        )
+        return
+    show.table(
+        None,
+        ["profile", "runtime", "NumPy", "files", "sent to the board", "wheels"],
+        [
+            (
+                facts.name,
+                f"{tree.package} {tree.version}",
+                tree.numpy or "the board's own",
+                len(tree.files),
+                show.size(tree.total_size),
+                show.size(tree.wheel_bytes),
+            )
+            for facts, tree in trees
+        ],
+    )

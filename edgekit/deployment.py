@@ -1,0 +1,111 @@
+"""deploy: the chain from a trained model to a measured release on a board."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from edgekit_runtime.benchreport import BenchReport
+
+from edgekit import board as boards
+from edgekit import bundle, packing, resolve, validate
+from edgekit.board import Board, PushResult, Status
+from edgekit.conversion import Conversion, Files
+from edgekit.convert import convert
+from edgekit.declaration import Declaration
+from edgekit.profile import DeviceProfile
+from edgekit.validate import Thresholds, Validation
+
+Progress = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What was made on the host: `model` is the INT8 `.tflite`, `bundle` the file that boards get."""
+
+    model: Path
+    bundle: Path
+    conversion: Conversion
+    validation: Validation
+
+
+@dataclass(frozen=True)
+class Deployment:
+    """A release on a board, measured. `float_bench` is the float model's on the same board, if it was asked for."""
+
+    board: str
+    release: str
+    conversion: Conversion
+    validation: Validation
+    push: PushResult
+    status: Status
+    bench: BenchReport
+    float_bench: BenchReport | None
+
+
+def prepare(
+    model: Path,
+    *,
+    profile: DeviceProfile,
+    data: Path,
+    output: Path,
+    held_out: Path | None = None,
+    declaration: Declaration | None = None,
+    samples: int = 200,
+    seed: int = 0,
+    trust_code: bool = False,
+    allow_float: bool = False,
+    thresholds: Thresholds | None = None,
+    progress: Progress | None = None,
+) -> Prepared:
+    """Convert, validate and bundle into the folder `output`. A profile without an interpreter is refused first.
+
+    Raises UserError and CheckFailed as its steps do; CheckFailed also when a threshold does not hold.
+    """
+    resolve.choose(profile)
+    output.mkdir(parents=True, exist_ok=True)
+    target = output / "model.tflite"
+    record = convert(
+        model,
+        profile=profile,
+        data=data,
+        output=target,
+        declaration=declaration,
+        samples=samples,
+        seed=seed,
+        trust_code=trust_code,
+        allow_float=allow_float,
+        progress=progress,
+    )
+    validation = validate.validate_conversion(
+        target, held_out or data, num_threads=profile.num_threads, seed=seed + 1, progress=progress
+    )
+    validate.check(validation, thresholds or Thresholds())
+    made = packing.pack(target, profile, output / f"{packing.release_name(record.name)}.ekb", progress=progress)
+    return Prepared(target, made.path, record, validation)
+
+
+def deliver(
+    prepared: Prepared,
+    board: Board,
+    *,
+    with_float: bool = True,
+    progress: Progress | None = None,
+) -> Deployment:
+    """Push, activate and measure. Raises DeviceError and CheckFailed as its steps do; a board that refuses the
+    release keeps the one it had.
+    """
+    made = bundle.open_bundle(prepared.bundle)
+    pushed = boards.push(board, made, progress=None if progress is None else partial(progress, "push"))
+    status = boards.activate(board, pushed.release_id)
+    measured = boards.bench(board)
+    reference = None
+    if with_float:
+        reference = boards.bench_file(
+            board, Files.of(prepared.model).float, ("--num-threads", str(measured.num_threads))
+        )
+    return Deployment(
+        board.name, pushed.release_id, prepared.conversion, prepared.validation, pushed, status, measured, reference
+    )

@@ -1,0 +1,145 @@
+"""One self-contained HTML page about a deployment: what it costs, how fast it is, and under which circumstances."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Iterable, Sequence
+from html import escape
+from typing import Any
+
+from edgekit_runtime.benchreport import BenchReport
+
+from edgekit.deployment import Deployment
+
+_STYLE = """
+body{font:15px/1.5 system-ui,sans-serif;margin:2rem auto;max-width:60rem;padding:0 1rem;color:#1b1f24}
+h1{font-size:1.5rem;margin-bottom:.2rem}h2{font-size:1.1rem;margin-top:2rem}
+table{border-collapse:collapse}td,th{padding:.25rem 1.2rem .25rem 0;text-align:left;border-bottom:1px solid #d9dee3}
+td.n,th.n{text-align:right;font-variant-numeric:tabular-nums}.warn{color:#9a4b00}.bad{color:#b01e1e;font-weight:600}
+.bar{display:flex;height:1.2rem;margin:.5rem 0}.bar div{min-width:2px}.key{display:inline-block;margin-right:1.2rem}
+.dot{display:inline-block;width:.8em;height:.8em;margin-right:.4em}img{max-width:100%;border:1px solid #d9dee3}
+code{background:#f2f4f6;padding:.1rem .3rem}small{color:#59636e}
+"""
+_COLORS = ("#3b7dd8", "#2d9d78", "#d9822b", "#8957c9")
+
+
+def render(deployment: Deployment, *, sheet: bytes | None = None) -> str:
+    """The page. `sheet` is a PNG of pictures with predictions."""
+    title = f"{deployment.conversion.name} on {deployment.board}"
+    parts = [
+        f"<h1>{escape(title)}</h1>",
+        f"<small>release {deployment.release[:12]} &middot; profile {escape(deployment.conversion.profile)} &middot; "
+        f"{escape(deployment.bench.environment.runtime or '')}</small>",
+        *_validity(deployment.bench),
+        "<h2>FP32 against INT8</h2>",
+        _comparison(deployment),
+        "<h2>Where the time went</h2>",
+        *_stages(deployment.bench),
+    ]
+    if sheet:
+        data = base64.b64encode(sheet).decode("ascii")
+        parts += ["<h2>Predictions from the board</h2>", f'<img alt="predictions" src="data:image/png;base64,{data}">']
+    parts += ["<h2>Latency on the board</h2>", _latency(deployment), "<h2>Circumstances</h2>", _environment(deployment)]
+    body = "\n".join(parts)
+    return (
+        f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{escape(title)}</title>'
+        f"<style>{_STYLE}</style></head>\n<body>\n{body}\n</body></html>\n"
+    )
+
+
+def _table(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
+    def row(cells: Sequence[Any], tag: str) -> str:
+        first, *rest = ("-" if cell is None else escape(str(cell)) for cell in cells)
+        return f"<tr><{tag}>{first}</{tag}>" + "".join(f'<{tag} class="n">{cell}</{tag}>' for cell in rest) + "</tr>"
+
+    return "<table>" + row(header, "th") + "".join(row(cells, "td") for cells in rows) + "</table>"
+
+
+def _validity(bench: BenchReport) -> list[str]:
+    lines = [f'<p class="bad">These times are not valid: {escape(reason)}.</p>' for reason in bench.validity.reasons]
+    return lines + [f'<p class="warn">{escape(warning)}</p>' for warning in bench.validity.warnings]
+
+
+def _comparison(deployment: Deployment) -> str:
+    result = deployment.validation
+    rows: list[tuple[Any, ...]] = [
+        ("size, kB", f"{result.float_size / 1e3:.1f}", f"{result.int8_size / 1e3:.1f}",
+         f"{result.float_size / result.int8_size:.1f}x smaller"),
+    ]  # fmt: skip
+    if result.accuracy:
+        scores = result.accuracy
+        rows.append(
+            (f"top-1 accuracy, {scores.samples} samples", f"{scores.float_top1:.1%}", f"{scores.int8_top1:.1%}",
+             f"{-scores.drop * 100:+.1f} points")
+        )  # fmt: skip
+    if result.top1_agreement is not None:
+        rows.append(("same best class", "", f"{result.top1_agreement:.1%}", ""))
+    for output in result.outputs:
+        sqnr = "exact" if output.sqnr_db is None else f"{output.sqnr_db:.1f} dB"
+        rows.append((f"output {output.output}: cosine, SQNR", "", f"{output.cosine:.4f}", sqnr))
+    if deployment.float_bench:
+        slow, fast = deployment.float_bench.latency.median_ms, deployment.bench.latency.median_ms
+        rows.append(("median on the board, ms", f"{slow:.3f}", f"{fast:.3f}", f"{slow / fast:.2f}x"))
+    host = result.latency
+    rows.append(
+        ("median on the host, ms (not the board)", f"{host.float_ms:.3f}", f"{host.int8_ms:.3f}",
+         f"{host.float_ms / host.int8_ms:.2f}x")
+    )  # fmt: skip
+    return _table(("", "FP32", "INT8", ""), rows)
+
+
+def _stages(bench: BenchReport) -> list[str]:
+    stages = bench.stages
+    named = [
+        (name, value)
+        for name, value in (
+            ("preprocess", stages.preprocess_ms),
+            ("invoke", stages.invoke_ms),
+            ("postprocess", stages.postprocess_ms),
+        )
+        if value is not None
+    ]
+    total = sum(value for _, value in named) or 1.0
+    bars = "".join(
+        f'<div style="width:{100 * value / total:.2f}%;background:{color}"></div>'
+        for (_, value), color in zip(named, _COLORS, strict=False)
+    )
+    keys = "".join(
+        f'<span class="key"><span class="dot" style="background:{color}"></span>{name} {value:.3f} ms</span>'
+        for (name, value), color in zip(named, _COLORS, strict=False)
+    )
+    return [f'<div class="bar">{bars}</div>', f"<p>{keys}</p>"]
+
+
+def _latency(deployment: Deployment) -> str:
+    reports = [("INT8", deployment.bench)]
+    if deployment.float_bench:
+        reports.insert(0, ("FP32", deployment.float_bench))
+    keys = (
+        "init_ms", "first_ms", "warmup_avg_ms", "min_ms", "median_ms", "avg_ms", "p90_ms", "p99_ms", "max_ms", "std_ms"
+    )  # fmt: skip
+    rows: list[tuple[Any, ...]] = [
+        (key.replace("_ms", ", ms"), *(f"{getattr(report.latency, key):.3f}" for _, report in reports)) for key in keys
+    ]
+    rows += [
+        ("runs", *(report.latency.num_runs for _, report in reports)),
+        ("threads", *(report.num_threads for _, report in reports)),
+        ("batch", *(report.batch_size for _, report in reports)),
+        ("samples a second", *(f"{report.throughput_per_s:.0f}" for _, report in reports)),
+        ("peak memory, MiB", *(report.memory.peak_mem_mb for _, report in reports)),
+    ]
+    return _table(("", *(name for name, _ in reports)), rows)
+
+
+def _environment(deployment: Deployment) -> str:
+    from edgekit_runtime import schema
+
+    bench = deployment.bench
+    facts = {**schema.plain(bench.environment), **schema.plain(bench.sensors_after)}
+    rows = [(key, ", ".join(map(str, value)) if isinstance(value, list) else value) for key, value in facts.items()]
+    push = deployment.push
+    rows.append(("sent to the board", f"{push.sent_bytes} bytes in {push.sent_files} files"))
+    rows.append(("was there already", f"{push.reused_bytes} bytes in {push.reused_files} files"))
+    versions = deployment.conversion.provenance.versions
+    rows.append(("made with", ", ".join(f"{name} {version}" for name, version in versions.items())))
+    return _table(("", ""), rows)
