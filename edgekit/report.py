@@ -33,13 +33,16 @@ def render(deployment: Deployment, *, sheet: bytes | None = None) -> str:
         *_validity(deployment.bench),
         "<h2>FP32 against INT8</h2>",
         _comparison(deployment),
-        "<h2>Where the time went</h2>",
-        *_stages(deployment.bench),
     ]
+    emulated = deployment.bench.environment.emulated
+    if not emulated:
+        parts += ["<h2>Where the time went</h2>", *_stages(deployment.bench)]
     if sheet:
         data = base64.b64encode(sheet).decode("ascii")
         parts += ["<h2>Predictions from the board</h2>", f'<img alt="predictions" src="data:image/png;base64,{data}">']
-    parts += ["<h2>Latency on the board</h2>", _latency(deployment), "<h2>Circumstances</h2>", _environment(deployment)]
+    if not emulated:
+        parts += ["<h2>Latency on the board</h2>", _latency(deployment)]
+    parts += ["<h2>Circumstances</h2>", _environment(deployment)]
     body = "\n".join(parts)
     return (
         f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{escape(title)}</title>'
@@ -70,14 +73,14 @@ def _comparison(deployment: Deployment) -> str:
         scores = result.accuracy
         rows.append(
             (f"top-1 accuracy, {scores.samples} samples", f"{scores.float_top1:.1%}", f"{scores.int8_top1:.1%}",
-             f"{-scores.drop * 100:+.1f} points")
+             f"{round(-scores.drop * 100, 1) + 0.0:+.1f} points")
         )  # fmt: skip
     if result.top1_agreement is not None:
         rows.append(("same best class", "", f"{result.top1_agreement:.1%}", ""))
     for output in result.outputs:
         sqnr = "exact" if output.sqnr_db is None else f"{output.sqnr_db:.1f} dB"
         rows.append((f"output {output.output}: cosine, SQNR", "", f"{output.cosine:.4f}", sqnr))
-    if deployment.float_bench:
+    if deployment.float_bench and not deployment.bench.environment.emulated:
         slow, fast = deployment.float_bench.latency.median_ms, deployment.bench.latency.median_ms
         rows.append(("median on the board, ms", f"{slow:.3f}", f"{fast:.3f}", f"{slow / fast:.2f}x"))
     host = result.latency
