@@ -74,15 +74,21 @@ def convert(
                 f"{profile.max_model_mb:g} MB",
                 hint="raise max_model_mb in the profile, or choose a smaller model",
             )
-        _publish(record, folder, output)
+        try:
+            _publish(record, folder, output)
+        except OSError as error:
+            raise UserError(f"{output}: cannot be written: {error.strerror}", output=str(output)) from error
     return record
 
 
-def default_log() -> Path:
-    """The log of conversions in the user's log folder; a new file when it has grown over 4 MB."""
-    path = platformdirs.user_log_path("edgekit", ensure_exists=True) / "convert.log"
-    if path.exists() and path.stat().st_size > 4 * MB:
-        path.unlink()
+def default_log() -> Path | None:
+    """The log of conversions in the user's log folder, begun anew when over 4 MB; None where there can be none."""
+    try:
+        path = platformdirs.user_log_path("edgekit", ensure_exists=True) / "convert.log"
+        if path.exists() and path.stat().st_size > 4 * MB:
+            path.unlink()
+    except OSError:
+        return None
     return path
 
 
@@ -104,7 +110,7 @@ def _checked(
 
 
 def _prove(
-    made: quantize.Quantized, folder: Path, data: Path, *, seed: int, log: Path, progress: worker.Progress | None
+    made: quantize.Quantized, folder: Path, data: Path, *, seed: int, log: Path | None, progress: worker.Progress | None
 ) -> prove.Proof:
     request = prove.Request(
         int8=str(folder / quantize.INT8),

@@ -213,7 +213,7 @@ def _calibration(
 def _full_range(picture: Any, preprocess: Preprocess) -> Any:
     """One black and one white corner pixel in one picture: the input's range is that of pixels, not of a sample.
 
-    Then (for one mean and std) a step of the stored input is exactly one pixel value, and a frame is copied in.
+    Then (for one mean and std) a step of the stored input is exactly one pixel value.
     """
     if len(set(preprocess.mean)) > 1 or len(set(preprocess.std)) > 1:
         return picture

@@ -1,0 +1,32 @@
+"""Every key that can be written or read is explained."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import pytest
+from edgekit_runtime.manifest import Calibration, Distance, Golden, Manifest, Preprocess, Provenance, TensorSpec
+
+from edgekit import hostfacts, profile
+from edgekit.conversion import Conversion
+from edgekit.declaration import Declaration
+from edgekit.profile import DeviceProfile
+
+MANIFEST = [Calibration, Distance, Golden, Manifest, Preprocess, Provenance, TensorSpec, Conversion, Declaration]
+
+
+@pytest.mark.parametrize(
+    ("page", "schema"), [("profiles.md", DeviceProfile), *(("manifest.md", schema) for schema in MANIFEST)]
+)
+def test_keys(repository: Path, page: str, schema: Any) -> None:
+    text = (repository / "docs" / page).read_text("utf-8")
+    missing = [field.name for field in dataclasses.fields(schema) if f"`{field.name}`" not in text]
+    assert missing == []
+
+
+def test_profiles_and_facts_of_this_computer(repository: Path) -> None:
+    text = (repository / "docs/profiles.md").read_text("utf-8")
+    names = [path.stem for path in profile.packaged().glob("*.toml")]
+    assert [name for name in [*names, *hostfacts.FACTS] if f"`{name}`" not in text] == []
