@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
-import ai_edge_litert
 from edgekit_runtime import manifest
 from edgekit_runtime.interpreter import Interpreter
 from edgekit_runtime.manifest import Calibration, Manifest, Preprocess, Provenance
@@ -21,17 +20,23 @@ LITERT = (
 
 
 def members(
-    tag: str, *, model: str = "classifier_int8", litert: bool = False, extra: dict[str, bytes] | None = None
+    tag: str,
+    *,
+    model: str = "classifier_int8",
+    like: str = "classifier_int8",
+    litert: bool = False,
+    extra: dict[str, bytes] | None = None,
 ) -> dict[str, Path | bytes]:
     """The members of a release; another `tag` makes another release with the same model and runtime.
 
     Args:
-        model: a model of tests/fixtures whose input is 8 x 8 RGB.
+        model: a model of tests/fixtures.
+        like: the model whose tensors the manifest describes; its input is 8 x 8 RGB.
         litert: bring the interpreter too, instead of using the board's.
     """
     path = MODELS / f"{model}.tflite"
     content = path.read_bytes()
-    interpreter = Interpreter(path)
+    interpreter = Interpreter(MODELS / f"{like}.tflite")
     described = Manifest(
         name="trees",
         task="classification",
@@ -55,6 +60,8 @@ def members(
         **(extra or {}),
     }
     if litert:
+        import ai_edge_litert
+
         folder = Path(ai_edge_litert.__path__[0])
         found |= {f"{manifest.RUNTIME}/ai_edge_litert/{name}": folder / name for name in LITERT.split()}
     return found
@@ -81,4 +88,17 @@ def make(
         glibc=hostfacts.glibc(),
         python=python or hostfacts.python(),
         counter=counter,
+    )
+
+
+def make_rejected(folder: Path) -> Bundle:
+    """A release that no board accepts: its model needs an operator that the interpreter lacks."""
+    return bundle.build(
+        folder / "rejected.ekb",
+        members("rejected", model="custom"),
+        name="trees",
+        profile="host",
+        architecture=hostfacts.architecture(),
+        glibc=hostfacts.glibc(),
+        python=hostfacts.python(),
     )

@@ -42,13 +42,13 @@ class BoardFailed(DeviceError):
 
 
 def explain(board: str, status: int, stderr: str, answer: Mapping[str, str]) -> EdgekitError:
-    """The error for `edgekit-board: CODE: sentence`, the last such line of `stderr`. `answer` is standard output."""
+    """The error for `edgekit-board: CODE: sentence`, the first such line of `stderr`. `answer` is standard output."""
     talk = stderr.splitlines()
     marked = [line for line in talk if line.startswith("edgekit-board: ") and line.count(": ") >= 2]
     if not marked:
         tail = stderr.strip()[-2000:]
         return BoardFailed(f"{board}: the board's program ended with status {status}: {tail}", board=board, code="")
-    _, code, sentence = marked[-1].split(": ", 2)
+    _, code, sentence = marked[0].split(": ", 2)
     reason = "\n".join(line for line in talk if line not in marked)
     fields: dict[str, Any] = {"board": board, "code": code}
     if code == "locked":
