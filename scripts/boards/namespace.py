@@ -48,7 +48,7 @@ def main(kind: BoardKind, root: Path, state: State, limits: Limits) -> None:
         try:
             sshd, port = _start_sshd(kind, root, state.last_port())
             state.write_info(kind, port, pid, root)
-            _watch(sshd, root / "proc", deadline)
+            _watch(sshd, port, root / "proc", deadline)
         finally:
             (state.run / "board.json").unlink(missing_ok=True)
             _end_all()
@@ -169,13 +169,13 @@ def _answers(process: subprocess.Popen[bytes], port: int) -> bool:
     return False
 
 
-def _watch(sshd: int, proc: Path, deadline: float | None) -> None:
+def _watch(sshd: int, port: int, proc: Path, deadline: float | None) -> None:
     """Bury the dead and end the sessions that lost their connection."""
-    table = sessions.Sessions(sshd, proc)
+    cut: frozenset[int] = frozenset()
     while deadline is None or time.monotonic() < deadline:
         if _reap(sshd):
             raise DeviceError("the board's sshd ended")
-        table.look()
+        cut = sessions.end_cut(proc, port, cut)
         time.sleep(_TICK_SECONDS)
     raise SystemExit("board: stopped, its time is over")
 

@@ -1,62 +1,85 @@
-"""Sessions that lose their connection are ended, as by a login manager; OpenSSH alone leaves their commands behind.
+"""Sessions whose connection is gone are ended, as by a login manager; OpenSSH alone leaves their commands behind.
 
-A command is the leader of its session and the child of a session's sshd (sshd -> privileged -> user's -> command).
-When it is alive but no longer that sshd's child, the connection was cut. What a finished command left in the background
-on purpose is not touched.
+A process whose output nobody reads any more, because its connection is gone, was cut off, and its whole session ends.
+What a session left in the background on purpose writes elsewhere and stays. Terminals are hung up by the kernel.
 """
 
 from __future__ import annotations
 
+import errno
 import os
+import re
 import signal
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
-
-@dataclass
-class Sessions:
-    """The commands under one sshd, seen through the board's /proc."""
-
-    sshd: int
-    proc: Path
-    commands: dict[int, int] = field(default_factory=dict)
-    hung_up: set[int] = field(default_factory=set)
-
-    def look(self) -> None:
-        """Note new commands; send SIGHUP to each session that was cut, and SIGKILL at the next look."""
-        table = _processes(self.proc)
-        for session in self.hung_up:
-            _signal(table, session, signal.SIGKILL)
-        self.hung_up.clear()
-        for command, parent in list(self.commands.items()):
-            if command not in table:
-                del self.commands[command]
-            elif table[command][0] != parent:
-                _signal(table, command, signal.SIGHUP)
-                self.hung_up.add(command)
-                del self.commands[command]
-        parents = {self.sshd}
-        for _ in range(2):
-            parents = {pid for pid, (parent, _) in table.items() if parent in parents}
-        self.commands |= {pid: parent for pid, (parent, sid) in table.items() if parent in parents and sid == pid}
+# Linux's tcp_states.h: established, and closed by the client but not by sshd yet.
+_OPEN = {"01", "08"}
 
 
-def _processes(proc: Path) -> dict[int, tuple[int, int]]:
-    """Parent and session by process, as the board counts."""
-    table = {}
-    for folder in proc.glob("[0-9]*"):
-        try:
-            fields = (folder / "stat").read_text("utf-8", "replace").rpartition(")")[2].split()
-        except OSError:
-            continue
-        table[int(folder.name)] = (int(fields[1]), int(fields[3]))
-    return table
+def end_cut(proc: Path, port: int, warned: frozenset[int] = frozenset()) -> frozenset[int]:
+    """Send SIGHUP to each session that was cut, and SIGKILL to those that were warned before; the sessions signalled.
+
+    Args:
+        proc: the board's /proc.
+        port: where its sshd listens.
+    """
+    processes = [process for process in map(_read, proc.glob("[0-9]*")) if process]
+    alive = _clients(proc, port)
+    cut = frozenset(process.session for process in processes if process.client and process.client not in alive)
+    for process in processes:
+        if process.session in cut:
+            _send(process.pid, signal.SIGKILL if process.session in warned else signal.SIGHUP)
+    return cut
 
 
-def _signal(table: dict[int, tuple[int, int]], session: int, number: signal.Signals) -> None:
-    for pid, (_, sid) in table.items():
-        if sid == session:
-            try:
-                os.kill(pid, number)
-            except ProcessLookupError:
-                continue
+@dataclass(frozen=True)
+class _Process:
+    """`client` is the port of the SSH client that it came by, for a process that nobody reads; else None."""
+
+    pid: int
+    session: int
+    client: int | None
+
+
+def _read(folder: Path) -> _Process | None:
+    """None when it has ended."""
+    try:
+        session = (folder / "stat").read_text("utf-8", "replace").rpartition(")")[2].split()[3]
+        return _Process(int(folder.name), int(session), _client(folder))
+    except OSError:
+        return None
+
+
+def _client(folder: Path) -> int | None:
+    if not any(_is_unread(folder / "fd" / stream) for stream in "12"):
+        return None
+    found = re.search(rb"(?:^|\0)SSH_CONNECTION=\S+ (\d{1,5}) ", (folder / "environ").read_bytes())
+    return int(found.group(1)) if found else None
+
+
+def _is_unread(stream: Path) -> bool:
+    """Whether it is a pipe without a reader: opening it for writing fails, see fifo(7)."""
+    try:
+        if os.readlink(stream).startswith("pipe:"):
+            os.close(os.open(stream, os.O_WRONLY | os.O_NONBLOCK))
+    except OSError as error:
+        return error.errno == errno.ENXIO
+    return False
+
+
+def _clients(proc: Path, port: int) -> set[int]:
+    """The ports of the clients that are connected."""
+    found = set()
+    for line in (proc / "net/tcp").read_text("ascii").splitlines()[1:]:
+        _, local, remote, state = line.split()[:4]
+        if int(local.split(":")[1], 16) == port and state in _OPEN:
+            found.add(int(remote.split(":")[1], 16))
+    return found
+
+
+def _send(pid: int, number: signal.Signals) -> None:
+    try:
+        os.kill(pid, number)
+    except ProcessLookupError:
+        return

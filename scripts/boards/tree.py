@@ -92,32 +92,41 @@ def delete(folder: Path) -> None:
 
 
 def _build(kind: BoardKind, tree: Path) -> None:
-    sources = _apt_sources(kind)
     with tempfile.TemporaryDirectory(prefix=f"{tree.name}.", dir=tree.parent) as folder:
         part = Path(folder) / "tree"
-        _unpack(kind, sources, part)
+        lists = Path(folder) / "lists"
+        lists.mkdir()
+        _unpack(kind, _apt_sources(kind, lists), part)
         repair.repair(kind, part)
         _compile(kind, part)
         os.rename(part, tree)
 
 
-def _apt_sources(kind: BoardKind) -> list[str]:
+def _apt_sources(kind: BoardKind, folder: Path) -> list[str]:
     """The machine's own sources of the kind's Debian, one `deb URI SUITE COMPONENT` each."""
+    found = _offered(kind) or _offered(kind, lists=folder)
+    if kind.suite not in {line.split()[2] for line in found}:
+        raise UserError(
+            f"this machine's apt sources have no Debian {kind.suite} main, or do not answer",
+            hint=f"does `apt-get update` work? A source of Debian {kind.suite} belongs in /etc/apt/sources.list.d",
+        )
+    return found
+
+
+def _offered(kind: BoardKind, lists: Path | None = None) -> list[str]:
+    """What apt tells of its indexes, which it does only after an update: `lists` is a folder to update into."""
+    where = ["-o", f"Dir::State::Lists={lists}"] if lists else []
+    if lists:
+        argv = ["apt-get", *where, "-qq", "update"]
+        subprocess.run(argv, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, timeout=_BUILD_SECONDS, check=False)
     form = "$(ORIGIN)|$(REPO_URI)|$(RELEASE)|$(COMPONENT)"
-    output = _ask("apt-get", "indextargets", "--format", form, "Created-By: Packages")
     suites = {kind.suite, f"{kind.suite}-updates", f"{kind.suite}-security"}
     found = set()
-    for line in output.splitlines():
+    for line in _ask("apt-get", *where, "indextargets", "--format", form, "Created-By: Packages").splitlines():
         origin, uri, suite, component = line.split("|")
-        # The origin is not known before the first `apt-get update`.
-        if component == "main" and suite in suites and origin in {"Debian", "", "$(ORIGIN)"}:
-            found.add((suite, f"deb {uri} {suite} {component}"))
-    if kind.suite not in {suite for suite, _ in found}:
-        raise UserError(
-            f"this machine's apt sources have no Debian {kind.suite} main",
-            hint=f"add a source of Debian {kind.suite} under /etc/apt/sources.list.d, then: apt-get update",
-        )
-    return [line for _, line in sorted(found)]
+        if origin == "Debian" and component == "main" and suite in suites:
+            found.add(f"deb {uri} {suite} {component}")
+    return sorted(found)
 
 
 def _ask(*argv: str) -> str:
