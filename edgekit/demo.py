@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from edgekit import declaration as declarations
 from edgekit import worker
-from edgekit.declaration import Declaration
+from edgekit.datasets import declaration as declarations
+from edgekit.datasets.declaration import Declaration
 from edgekit.errors import UserError
 
 SIZE = 64

@@ -10,13 +10,15 @@ from pathlib import Path
 from edgekit_runtime.benchreport import BenchReport
 
 from edgekit import board as boards
-from edgekit import bundle, packing, resolve, validate
 from edgekit.board import Board, PushResult, Status
-from edgekit.conversion import Conversion, Files
-from edgekit.convert import convert
-from edgekit.declaration import Declaration
-from edgekit.profile import DeviceProfile
-from edgekit.validate import Thresholds, Validation
+from edgekit.bundles import bundle, packing
+from edgekit.conversion.convert import convert
+from edgekit.conversion.record import Conversion, Files
+from edgekit.datasets.declaration import Declaration
+from edgekit.profiles.profile import DeviceProfile
+from edgekit.runtimes import resolve
+from edgekit.validation import validate
+from edgekit.validation.validate import Thresholds, Validation
 
 Progress = Callable[[str, int, int], None]
 

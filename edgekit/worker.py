@@ -22,10 +22,10 @@ from edgekit.errors import CheckFailed, DeviceError, EdgekitError, UserError
 
 Progress = Callable[[str, int, int], None]
 JOBS = {
-    "inspect": "edgekit.inspection",
-    "convert": "edgekit.quantize",
-    "prove": "edgekit.prove",
-    "validate": "edgekit.comparison",
+    "inspect": "edgekit.models.inspection",
+    "convert": "edgekit.conversion.quantize",
+    "prove": "edgekit.conversion.prove",
+    "validate": "edgekit.validation.comparison",
     "digits": "edgekit.demo",
 }
 # Same bytes from the same inputs: fixed hashing, no graphics card, no kernels that depend on oneDNN's choices.

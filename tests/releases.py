@@ -9,8 +9,10 @@ from edgekit_runtime import manifest
 from edgekit_runtime.interpreter import Interpreter
 from edgekit_runtime.manifest import Calibration, Manifest, Preprocess, Provenance
 
-from edgekit import bundle, hostfacts, resolve
-from edgekit.bundle import Bundle
+from edgekit.bundles import bundle
+from edgekit.bundles.bundle import Bundle
+from edgekit.profiles import hostfacts
+from edgekit.runtimes import resolve
 
 MODELS = Path(__file__).resolve().parent / "fixtures" / "models"
 LITERT = (

@@ -12,7 +12,7 @@ from edgekit_runtime.release import Release
 from edgekit.board.answers import bad, number
 from edgekit.board.errors import BoardMismatch
 from edgekit.board.session import Board
-from edgekit.profile import DeviceProfile
+from edgekit.profiles.profile import DeviceProfile
 
 _NAMES = {"arm64": "aarch64", "amd64": "x86_64", "armv8l": "armv7l"}
 

@@ -13,7 +13,7 @@ from edgekit.board.errors import Damaged
 from edgekit.board.facts import BoardFacts, facts, require_match
 from edgekit.board.plan import Plan, decide
 from edgekit.board.session import Board
-from edgekit.bundle import Bundle
+from edgekit.bundles.bundle import Bundle
 from edgekit.transport import NoSpace
 
 ATTEMPTS = 3

@@ -89,7 +89,7 @@ def bench(
 
 def _local(files: list[Path], argv: list[str]) -> list[BenchReport]:
     """This computer, in processes of their own: a model file can crash its interpreter."""
-    from edgekit import localbench
+    from edgekit.board import local as localbench
 
     if not files:
         raise UserError("--local measures a file", hint="add --model FILE.tflite")

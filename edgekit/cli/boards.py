@@ -10,7 +10,8 @@ from typing import Annotated
 
 import typer
 
-from edgekit import board, bundle, transport
+from edgekit import board, transport
+from edgekit.bundles import bundle
 from edgekit.cli import options, show
 from edgekit.errors import UserError
 

@@ -9,13 +9,15 @@ import typer
 from edgekit_runtime import schema
 
 from edgekit import board as boards
-from edgekit import contact_sheet, deployment, profile, report, transport
+from edgekit import deployment, transport
 from edgekit.cli import options, show
 from edgekit.cli.bench import show_bench
 from edgekit.cli.boards import opened, show_push
 from edgekit.cli.models import show_conversion, show_validation
 from edgekit.deployment import Deployment, Prepared
-from edgekit.profile import DeviceProfile
+from edgekit.profiles import profile
+from edgekit.profiles.profile import DeviceProfile
+from edgekit.reports import contact_sheet, report
 
 PICTURES = 24
 BATCH = 8

@@ -8,12 +8,14 @@ from typing import Annotated, Any
 import typer
 from edgekit_runtime import schema
 
-from edgekit import inspection, packing, profile
-from edgekit import validate as validation
+from edgekit.bundles import packing
 from edgekit.cli import options, show
-from edgekit.conversion import Conversion, Files
-from edgekit.convert import convert as convert_model
-from edgekit.profile import DeviceProfile
+from edgekit.conversion.convert import convert as convert_model
+from edgekit.conversion.record import Conversion, Files
+from edgekit.models import inspection
+from edgekit.profiles import profile
+from edgekit.profiles.profile import DeviceProfile
+from edgekit.validation import validate as validation
 
 Converted = Annotated[Path, typer.Argument(metavar="MODEL.tflite", help="What 'edgekit convert' made.")]
 

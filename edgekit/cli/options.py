@@ -7,7 +7,8 @@ from typing import Annotated, Any
 
 import typer
 
-from edgekit import declaration, validate
+from edgekit.datasets import declaration
+from edgekit.validation import validate
 
 BoardName = Annotated[
     str, typer.Argument(metavar="BOARD", help="user@host, user@host:port, an ssh alias, or 'embedded'.")

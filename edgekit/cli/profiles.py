@@ -8,8 +8,9 @@ from typing import Annotated
 import typer
 from edgekit_runtime import schema
 
-from edgekit import profile, resolve
 from edgekit.cli import options, show
+from edgekit.profiles import profile
+from edgekit.runtimes import resolve
 
 app = typer.Typer(help="Device profiles: the facts of each board, one TOML file each.", no_args_is_help=True)
 

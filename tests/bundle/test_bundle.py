@@ -15,8 +15,8 @@ from edgekit_runtime.release import ReleaseError
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from edgekit import bundle
-from edgekit.bundle import Bundle, BundleError, Content
+from edgekit.bundles import bundle
+from edgekit.bundles.bundle import Bundle, BundleError, Content
 from edgekit.errors import UserError
 from tests import releases
 

@@ -12,9 +12,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from edgekit import convert, declaration, profile
-from edgekit.conversion import Conversion
-from edgekit.profile import DeviceProfile
+from edgekit.conversion import convert
+from edgekit.conversion.record import Conversion
+from edgekit.datasets import declaration
+from edgekit.profiles import profile
+from edgekit.profiles.profile import DeviceProfile
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")

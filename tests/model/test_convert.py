@@ -20,11 +20,13 @@ from edgekit_runtime.engine import Engine
 from edgekit_runtime.manifest import GOLDEN
 from edgekit_runtime.preprocess import folded
 
-from edgekit import conversion, convert, flatbuffer
-from edgekit.conversion import Conversion, Files
-from edgekit.declaration import Declaration, declare
+from edgekit.conversion import convert
+from edgekit.conversion import record as conversion
+from edgekit.conversion.record import Conversion, Files
+from edgekit.datasets.declaration import Declaration, declare
 from edgekit.errors import CheckFailed, UserError
-from edgekit.profile import DeviceProfile
+from edgekit.models import flatbuffer
+from edgekit.profiles.profile import DeviceProfile
 from tests.model.conftest import COLOURS, Converted
 
 
@@ -327,7 +329,7 @@ class TestWhole:
     def test_ctrl_c_leaves_nothing(self, models: Path, pictures: Path, tmp_path: Path) -> None:
         script = (
             "import sys; from pathlib import Path; from edgekit import convert, profile\n"
-            "from edgekit.declaration import declare\n"
+            "from edgekit.datasets.declaration import declare\n"
             "convert.convert(Path(sys.argv[1]), profile=profile.find('generic-aarch64'), data=Path(sys.argv[2]),\n"
             "    output=Path(sys.argv[3]) / 'm.tflite', declaration=declare(range='0..1'), log=Path(sys.argv[4]),\n"
             "    progress=lambda stage, done, total: print(stage, flush=True))\n"

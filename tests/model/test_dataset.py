@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from edgekit.dataset import Stream, open_dataset
+from edgekit.datasets.dataset import Stream, open_dataset
 from edgekit.errors import UserError
 
 PICTURE = Preprocess(width=16, height=12, mean=(127.5,) * 3, std=(127.5,) * 3)

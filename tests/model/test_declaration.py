@@ -9,8 +9,8 @@ import pytest
 from edgekit_runtime.manifest import TensorSpec
 from edgekit_runtime.preprocess import to_real
 
-from edgekit import declaration
-from edgekit.declaration import Declaration, declare, merge
+from edgekit.datasets import declaration
+from edgekit.datasets.declaration import Declaration, declare, merge
 from edgekit.errors import UserError
 
 RGB = (TensorSpec("picture", (-1, 24, 32, 3), "float32"),)

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 from edgekit_runtime.manifest import Calibration, Distance, Golden, Manifest, Preprocess, Provenance, TensorSpec
 
-from edgekit import hostfacts, profile
-from edgekit.conversion import Conversion
-from edgekit.declaration import Declaration
-from edgekit.profile import DeviceProfile
+from edgekit.conversion.record import Conversion
+from edgekit.datasets.declaration import Declaration
+from edgekit.profiles import hostfacts, profile
+from edgekit.profiles.profile import DeviceProfile
 
 MANIFEST = [Calibration, Distance, Golden, Manifest, Preprocess, Provenance, TensorSpec, Conversion, Declaration]
 

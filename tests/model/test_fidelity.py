@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from edgekit.fidelity import LOWEST_SQNR_DB, Fidelity
+from edgekit.validation.fidelity import LOWEST_SQNR_DB, Fidelity
 
 VALUES = st.floats(-100, 100, width=32).map(lambda value: round(value, 3))
 PAIRS = arrays(np.float32, st.tuples(st.just(2), st.integers(1, 30)), elements=VALUES)

@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 from edgekit_runtime.manifest import TensorSpec
 
-from edgekit import keras_archive
 from edgekit.errors import UserError
-from edgekit.inspection import inspect
-from edgekit.model import open_model, recognise, require_convertible
+from edgekit.models import keras_archive
+from edgekit.models.inspection import inspect
+from edgekit.models.source import open_model, recognise, require_convertible
 from tests.model.conftest import Converted
 
 

@@ -13,9 +13,9 @@ from edgekit_runtime import schema
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgekit import profile
 from edgekit.errors import UserError
-from edgekit.profile import ABIS, DeviceProfile
+from edgekit.profiles import profile
+from edgekit.profiles.profile import ABIS, DeviceProfile
 
 PACKAGED = sorted(path.stem for path in profile.packaged().glob("*.toml"))
 

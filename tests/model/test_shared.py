@@ -14,13 +14,14 @@ from edgekit_runtime.engine import Engine
 from edgekit_runtime.preprocess import load_pixels, to_real
 from PIL import Image
 
-from edgekit import convert, flatbuffer
-from edgekit.conversion import Conversion, Files
-from edgekit.declaration import Declaration, declare
+from edgekit.conversion import convert
+from edgekit.conversion.record import Conversion, Files
+from edgekit.datasets.declaration import Declaration, declare
 from edgekit.errors import CheckFailed, EdgekitError, UserError
-from edgekit.inspection import inspect
-from edgekit.profile import DeviceProfile
-from edgekit.validate import validate, validate_conversion
+from edgekit.models import flatbuffer
+from edgekit.models.inspection import inspect
+from edgekit.profiles.profile import DeviceProfile
+from edgekit.validation.validate import validate, validate_conversion
 
 pytestmark = pytest.mark.shared
 

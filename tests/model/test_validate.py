@@ -12,11 +12,11 @@ from edgekit_runtime import schema
 from edgekit_runtime.engine import Engine
 from edgekit_runtime.preprocess import load_pixels, to_real
 
-from edgekit.conversion import Files
-from edgekit.declaration import declare
+from edgekit.conversion.record import Files
+from edgekit.datasets.declaration import declare
 from edgekit.errors import CheckFailed, UserError
-from edgekit.profile import DeviceProfile
-from edgekit.validate import Accuracy, Thresholds, Validation, check, validate, validate_conversion
+from edgekit.profiles.profile import DeviceProfile
+from edgekit.validation.validate import Accuracy, Thresholds, Validation, check, validate, validate_conversion
 from tests.model.conftest import COLOURS, Converted, colour_pictures
 
 

@@ -18,9 +18,10 @@ from edgekit_runtime.release import is_member_name
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edgekit import hostfacts, profile, resolve, wheelhouse
 from edgekit.errors import CheckFailed, UserError
-from edgekit.runtimes import INTERPRETERS, SERVERS, WHEELS, Wheel
+from edgekit.profiles import hostfacts, profile
+from edgekit.runtimes import resolve, wheelhouse
+from edgekit.runtimes.table import INTERPRETERS, SERVERS, WHEELS, Wheel
 
 BARE = """
 import sys

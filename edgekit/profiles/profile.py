@@ -14,8 +14,8 @@ from pathlib import Path
 import platformdirs
 from edgekit_runtime import schema
 
-from edgekit import hostfacts
 from edgekit.errors import UserError
+from edgekit.profiles import hostfacts
 
 ENVIRONMENT = "EDGEKIT_PROFILES"
 ABIS = {"aarch64": "aarch64-linux-gnu", "armv7l": "arm-linux-gnueabihf", "x86_64": "x86_64-linux-gnu"}
@@ -110,8 +110,8 @@ def search_path(extra: Sequence[Path] = ()) -> tuple[Path, ...]:
 
 def packaged() -> Path:
     """The folder of edgekit's own profiles: inside the installed package, or at the root of a checkout."""
-    inside = Path(__file__).parent / "device_profiles"
-    return inside if inside.is_dir() else Path(__file__).parents[1] / "device_profiles"
+    inside = Path(__file__).parents[1] / "device_profiles"
+    return inside if inside.is_dir() else Path(__file__).parents[2] / "device_profiles"
 
 
 def available(extra: Sequence[Path] = ()) -> tuple[ProfileFile, ...]:

@@ -14,11 +14,12 @@ from edgekit_runtime.engine import Engine
 from edgekit_runtime.manifest import TensorSpec
 from numpy.typing import NDArray
 
-from edgekit import flatbuffer, hostfacts
-from edgekit.dataset import RepresentativeDataset, open_dataset
+from edgekit.datasets.dataset import RepresentativeDataset, open_dataset
 from edgekit.errors import UserError
-from edgekit.fidelity import Fidelity
-from edgekit.validate import Accuracy, HostLatency, Request, Saturation, Validation
+from edgekit.models import flatbuffer
+from edgekit.profiles import hostfacts
+from edgekit.validation.fidelity import Fidelity
+from edgekit.validation.validate import Accuracy, HostLatency, Request, Saturation, Validation
 from edgekit.worker import Progress
 
 Array = NDArray[Any]

@@ -8,10 +8,12 @@ from pathlib import Path
 from edgekit_runtime import manifest as manifests
 from edgekit_runtime.manifest import GOLDEN, LABELS, MANIFEST, MODEL, RUNTIME
 
-from edgekit import bundle, conversion, resolve
-from edgekit.conversion import Conversion, Files
+from edgekit.bundles import bundle
+from edgekit.conversion import record as conversion
+from edgekit.conversion.record import Conversion, Files
 from edgekit.errors import UserError
-from edgekit.profile import DeviceProfile
+from edgekit.profiles.profile import DeviceProfile
+from edgekit.runtimes import resolve
 
 
 def pack(

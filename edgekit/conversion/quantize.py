@@ -14,12 +14,12 @@ from edgekit_runtime import batch, schema
 from edgekit_runtime.manifest import Calibration, Preprocess, TensorSpec
 from edgekit_runtime.preprocess import to_real
 
-from edgekit import declaration as declarations
-from edgekit import flatbuffer, keras_model, savedmodel
-from edgekit.arrays import Arrays
-from edgekit.dataset import RepresentativeDataset, Stream, open_dataset
-from edgekit.declaration import Declaration
+from edgekit.datasets import declaration as declarations
+from edgekit.datasets.arrays import Arrays
+from edgekit.datasets.dataset import RepresentativeDataset, Stream, open_dataset
+from edgekit.datasets.declaration import Declaration
 from edgekit.errors import CheckFailed, UserError
+from edgekit.models import flatbuffer, keras_model, savedmodel
 from edgekit.worker import Progress
 
 FLOAT = "float.tflite"

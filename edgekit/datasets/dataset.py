@@ -15,7 +15,7 @@ from edgekit_runtime.manifest import Calibration, Preprocess, TensorSpec
 from edgekit_runtime.preprocess import load_pixels, to_real
 from numpy.typing import NDArray
 
-from edgekit import arrays, pictures
+from edgekit.datasets import arrays, pictures
 from edgekit.errors import EdgekitError, UserError
 
 Array = NDArray[Any]

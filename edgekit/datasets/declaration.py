@@ -12,7 +12,7 @@ from edgekit_runtime import schema
 from edgekit_runtime.manifest import COLORS, FILTERS, RESIZES, TASKS, Preprocess, TensorSpec
 
 from edgekit.errors import UserError
-from edgekit.profile import read_toml
+from edgekit.profiles.profile import read_toml
 
 # Pixel values 0..255 to each range, as (mean, std) of real = (pixel - mean) / std.
 RANGES = {"-1..1": (127.5, 127.5), "0..1": (0.0, 255.0), "0..255": (0.0, 1.0)}

@@ -20,7 +20,7 @@ from edgekit_runtime.manifest import (
 )
 
 from edgekit.errors import CheckFailed, UserError
-from edgekit.profile import DeviceProfile
+from edgekit.profiles.profile import DeviceProfile
 
 SCHEMA = 1
 RECORD = "conversion.json"

@@ -8,11 +8,11 @@ from pathlib import Path
 import edgekit_runtime
 from packaging.specifiers import SpecifierSet
 
-from edgekit import wheelhouse
 from edgekit.errors import UserError
-from edgekit.profile import DeviceProfile
-from edgekit.runtimes import INTERPRETERS, NUMPY, SERVERS, Wheel
-from edgekit.wheelhouse import Progress
+from edgekit.profiles.profile import DeviceProfile
+from edgekit.runtimes import wheelhouse
+from edgekit.runtimes.table import INTERPRETERS, NUMPY, SERVERS, Wheel
+from edgekit.runtimes.wheelhouse import Progress
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from typing import Any
 from edgekit_runtime.manifest import DTYPES, TensorSpec
 
 from edgekit.errors import UserError
-from edgekit.model import SAVED_MODEL
+from edgekit.models.source import SAVED_MODEL
 
 SERVE_TAG = "serve"
 SIGNATURE = "serving_default"

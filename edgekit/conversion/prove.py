@@ -13,9 +13,9 @@ from edgekit_runtime.engine import Engine
 from edgekit_runtime.interpreter import ModelError
 from edgekit_runtime.manifest import Golden, Preprocess, TensorSpec
 
-from edgekit.dataset import Sample, open_dataset
+from edgekit.datasets.dataset import Sample, open_dataset
 from edgekit.errors import CheckFailed
-from edgekit.fidelity import Fidelity
+from edgekit.validation.fidelity import Fidelity
 from edgekit.worker import Progress
 
 MAX_SAMPLES = 8

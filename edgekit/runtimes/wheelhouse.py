@@ -27,9 +27,9 @@ from pathlib import Path
 import platformdirs
 from edgekit_runtime.release import is_member_name
 
-from edgekit import pip
 from edgekit.errors import CheckFailed, UserError
-from edgekit.runtimes import Wheel
+from edgekit.runtimes import pip
+from edgekit.runtimes.table import Wheel
 
 Progress = Callable[[str, int, int], None]  # stage, done, total
 

@@ -12,13 +12,15 @@ import platformdirs
 from edgekit_runtime import schema
 from edgekit_runtime.manifest import GOLDEN, LABELS, Provenance
 
-from edgekit import keras_archive, keras_model, prove, quantize, worker
-from edgekit.conversion import FLOAT, RECORD, Conversion, Files
-from edgekit.dataset import open_dataset
-from edgekit.declaration import Declaration
+from edgekit import worker
+from edgekit.conversion import prove, quantize
+from edgekit.conversion.record import FLOAT, RECORD, Conversion, Files
+from edgekit.datasets.dataset import open_dataset
+from edgekit.datasets.declaration import Declaration
 from edgekit.errors import CheckFailed, UserError
-from edgekit.model import SourceModel, open_model, require_convertible
-from edgekit.profile import DeviceProfile
+from edgekit.models import keras_archive, keras_model
+from edgekit.models.source import SourceModel, open_model, require_convertible
+from edgekit.profiles.profile import DeviceProfile
 
 MB = 1024 * 1024
 PROOF_LIMIT_S = 600.0

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 from edgekit.errors import CheckFailed, EdgekitError, UserError
-from edgekit.runtimes import Wheel
+from edgekit.runtimes.table import Wheel
 
 TIMEOUT = 1800.0
 _OLDEST_GLIBC = 17  # manylinux2014 (PEP 599), below which no wheel of the table reaches

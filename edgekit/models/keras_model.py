@@ -6,8 +6,8 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from edgekit import keras_archive
 from edgekit.errors import UserError
+from edgekit.models import keras_archive
 
 
 def refuse_code(what: Path, code: tuple[str, ...]) -> None:

@@ -10,7 +10,7 @@ from edgekit_runtime import schema
 from edgekit_runtime.manifest import Distance, Preprocess
 
 from edgekit import worker
-from edgekit.conversion import Conversion, Files
+from edgekit.conversion.record import Conversion, Files
 from edgekit.errors import CheckFailed, UserError
 
 SCHEMA = 1

@@ -7,9 +7,10 @@ from typing import Any
 from edgekit_runtime import schema
 from edgekit_runtime.manifest import DTYPES, TensorSpec
 
-from edgekit import flatbuffer, keras_archive, savedmodel, worker
+from edgekit import worker
 from edgekit.errors import UserError
-from edgekit.model import FORMS, open_model
+from edgekit.models import flatbuffer, keras_archive, savedmodel
+from edgekit.models.source import FORMS, open_model
 
 TIME_LIMIT_S = 300.0
 
@@ -100,7 +101,7 @@ def _keras(path: Path) -> dict[str, Any]:
     code = keras_archive.code_in(config)
     if code:
         return {"code": code, "notes": ("it holds code, so it was not loaded",)}
-    from edgekit import keras_model
+    from edgekit.models import keras_model
 
     model = keras_model.load(path, trust_code=False)
     return {

@@ -1,0 +1,1 @@
+"""Bundles: one deterministic file that holds a release, its writer and its strict reader."""

@@ -1,0 +1,1 @@
+"""Source models: what training left behind, recognised by content and looked into without running it."""

@@ -1,0 +1,1 @@
+"""Device profiles: the facts of one board, one flat TOML file."""

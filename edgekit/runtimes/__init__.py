@@ -1,0 +1,1 @@
+"""Runtime trees: which interpreter runs on which board, and its files from locked wheels."""
