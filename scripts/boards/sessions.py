@@ -6,9 +6,9 @@ What a session left in the background on purpose writes elsewhere and stays. Ter
 
 from __future__ import annotations
 
-import errno
 import os
 import re
+import select
 import signal
 from dataclasses import dataclass
 from pathlib import Path
@@ -59,13 +59,19 @@ def _client(folder: Path) -> int | None:
 
 
 def _is_unread(stream: Path) -> bool:
-    """Whether it is a pipe without a reader: opening it for writing fails, see fifo(7)."""
+    """Whether it is a pipe without a reader, which poll(2) calls an error on the side that writes."""
     try:
-        if os.readlink(stream).startswith("pipe:"):
-            os.close(os.open(stream, os.O_WRONLY | os.O_NONBLOCK))
-    except OSError as error:
-        return error.errno == errno.ENXIO
-    return False
+        if not os.readlink(stream).startswith("pipe:"):
+            return False
+        descriptor = os.open(stream, os.O_WRONLY | os.O_NONBLOCK)
+    except OSError:
+        return False
+    try:
+        poll = select.poll()
+        poll.register(descriptor, 0)
+        return any(events & select.POLLERR for _, events in poll.poll(0))
+    finally:
+        os.close(descriptor)
 
 
 def _clients(proc: Path, port: int) -> set[int]:
