@@ -1,7 +1,7 @@
 """Bundle: one deterministic file with everything that a release is, and its strict reader.
 
-An uncompressed ustar archive (POSIX.1-1988): the member `RELEASE`, then every distinct content once, sorted, under
-the name of its SHA-256, then two blocks of zeros. Mode 0644, owner, group and time 0. RELEASE fixes every byte of the
+An uncompressed ustar archive (POSIX.1-1988): the member `RELEASE`, its hash in `RELEASE.sha256` (as `sha256sum -c`
+takes it), then every distinct content once, sorted, under the name of its SHA-256, then two blocks of zeros. Mode 0644, owner, group and time 0. RELEASE fixes every byte of the
 file: the reader takes nothing else, and no path from the archive.
 """
 
@@ -25,6 +25,7 @@ from edgekit_runtime.release import Member, Release, ReleaseError
 from edgekit.errors import UserError
 
 RELEASE = "RELEASE"
+RELEASE_HASH = "RELEASE.sha256"
 SUFFIX = ".ekb"
 BLOCK = 512
 MAX_MANIFEST = 4 << 20
@@ -144,6 +145,7 @@ def build(
     _check_belonging(output, release, members)
     with _replacing(output) as file:
         _write(file, RELEASE, release.text.encode("ascii"))
+        _write(file, RELEASE_HASH, _hash_line(release))
         for sha256 in offsets:
             if _write(file, sha256, sources[sha256]) != sha256:
                 raise UserError(f"{sources[sha256]!s} changed while it was bundled", hint="try again")
@@ -184,7 +186,9 @@ def _read(path: Path, file: BinaryIO) -> Bundle:
     if actual > total:
         raise BundleError(path, "altered", f"the bundle has {actual - total} bytes after its end")
     sizes = _sizes(release)
-    end = BLOCK + size
+    line = _hash_line(release)
+    _expect(path, file, BLOCK + size, bytes(_padded(size) - size) + _header(RELEASE_HASH, len(line)) + line)
+    end = 2 * BLOCK + _padded(size) + len(line)
     for sha256, offset in offsets.items():
         _expect(path, file, end, bytes(offset - BLOCK - end) + _header(sha256, sizes[sha256]))
         end = offset + sizes[sha256]
@@ -204,12 +208,16 @@ def _sizes(release: Release) -> dict[str, int]:
 
 def _layout(release: Release) -> tuple[dict[str, int], int]:
     """Where each content begins, and the size of the whole file."""
-    end = BLOCK + _padded(len(release.text))
+    end = 2 * BLOCK + _padded(len(release.text)) + _padded(len(_hash_line(release)))
     offsets = {}
     for sha256, size in _sizes(release).items():
         offsets[sha256] = end + BLOCK
         end += BLOCK + _padded(size)
     return offsets, end + len(_END)
+
+
+def _hash_line(release: Release) -> bytes:
+    return f"{release.id}  {RELEASE}\n".encode("ascii")
 
 
 def _padded(size: int) -> int:
