@@ -1,8 +1,9 @@
 """Bundle: one deterministic file with everything that a release is, and its strict reader.
 
 An uncompressed ustar archive (POSIX.1-1988): the member `RELEASE`, its hash in `RELEASE.sha256` (as `sha256sum -c`
-takes it), then every distinct content once, sorted, under the name of its SHA-256, then two blocks of zeros. Mode 0644, owner, group and time 0. RELEASE fixes every byte of the
-file: the reader takes nothing else, and no path from the archive.
+takes it), then every distinct content once, sorted, under the name of its SHA-256, then two blocks of zeros. Mode
+0644, owner, group and time 0. RELEASE fixes every byte of the file: the reader takes nothing else, and no path from
+the archive.
 """
 
 from __future__ import annotations
