@@ -53,7 +53,8 @@ def decide(release: Release, answer: Sequence[tuple[str, str]], prefix_sha256: C
         if key != "missing":
             continue
         words = value.split(" ")
-        if len(words) != 4 or sizes.pop(words[0], None) is None:
+        expected = sizes.pop(words[0], None)
+        if len(words) != 4 or words[1] != str(expected):
             raise bad(key, value)
         sha256, prefix = words[0], words[3]
         found = {"size": words[1], "offset": words[2]}
