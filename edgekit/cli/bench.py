@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from edgekit_runtime import benchreport, schema
+from edgekit_runtime import schema
 from edgekit_runtime.benchreport import BenchReport
 
 from edgekit import board as boards
-from edgekit.cli import options, show
+from edgekit.board import Board
+from edgekit.board import local as localbench
+from edgekit.cli import complete, files, options, show
 from edgekit.cli.boards import opened
+from edgekit.cli.help import Command
 from edgekit.errors import UserError
+from edgekit.models import flatbuffer
 
+KINDS = {"int8": "INT8", "float": "FP32"}
 RESULT = (
     "init_ms",
     "first_ms",
@@ -26,39 +32,97 @@ RESULT = (
     "max_ms",
     "std_ms",
 )
+MEASURING = "Measuring (names and stop rule of TFLite's benchmark_model)"
 
 
 def add_to(root: typer.Typer) -> None:
-    root.command(rich_help_panel="Boards")(bench)
-    root.command(rich_help_panel="Boards")(run)
+    for command in (bench, run):
+        root.command(cls=Command, rich_help_panel="Boards")(command)
 
 
 def bench(
-    name: Annotated[str | None, typer.Argument(metavar="[BOARD]", help="The board; none with --local.")] = None,
-    local: Annotated[bool, typer.Option("--local", help="Measure on this computer; needs --model.")] = False,
+    name: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="BOARD",
+            help="user@host, user@host:port, an ssh alias, or 'embedded'; none with --local.",
+            autocompletion=complete.boards,
+        ),
+    ] = None,
+    local: Annotated[
+        bool, typer.Option("--local", help="Measure a file on this computer instead; needs --model.")
+    ] = False,
     model: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="Measure this .tflite from a temporary folder; no release changes."),
+        typer.Option(
+            "--model",
+            metavar="FILE",
+            help="Measure this .tflite from a temporary folder instead of the current release, which stays as it is.",
+        ),
     ] = None,
     baseline: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="Measure this .tflite too (the float model, say) and compare."),
+        typer.Option(
+            "--baseline", metavar="FILE", help="Measure this .tflite too (the float model, say), for a second column."
+        ),
     ] = None,
-    num_threads: Annotated[
-        int | None, typer.Option("--num-threads", "--num_threads", min=1, help="Default: the release's, or 1.")
-    ] = None,
-    num_runs: Annotated[int, typer.Option("--num-runs", "--num_runs", min=1, help="At least so many runs.")] = 50,
-    min_secs: Annotated[float, typer.Option("--min-secs", "--min_secs", help="And at least so long.")] = 1.0,
-    max_secs: Annotated[float, typer.Option("--max-secs", "--max_secs", help="But not longer.")] = 150.0,
-    warmup_runs: Annotated[int, typer.Option("--warmup-runs", "--warmup_runs", min=1, help="Warm-up runs.")] = 1,
-    batch_size: Annotated[int, typer.Option("--batch-size", "--batch_size", min=1, help="Samples a run.")] = 1,
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", "--result-json", metavar="FILE", help="Write the report here too.")
+        Path | None,
+        typer.Option("--output", "-o", "--result-json", metavar="FILE", help="Write what --json prints here too."),
     ] = None,
     ssh_config: options.SshConfig = None,
     json: show.Json = False,
+    num_runs: Annotated[
+        int,
+        typer.Option(
+            "--num-runs", "--num_runs", metavar="N", min=1, help="At least so many runs.", rich_help_panel=MEASURING
+        ),
+    ] = 50,
+    min_secs: Annotated[
+        float,
+        typer.Option(
+            "--min-secs",
+            "--min_secs",
+            metavar="SECONDS",
+            min=0,
+            help="And at least so long.",
+            rich_help_panel=MEASURING,
+        ),
+    ] = 1.0,
+    max_secs: Annotated[
+        float,
+        typer.Option(
+            "--max-secs", "--max_secs", metavar="SECONDS", min=0, help="But not longer.", rich_help_panel=MEASURING
+        ),
+    ] = 150.0,
+    warmup_runs: Annotated[
+        int,
+        typer.Option(
+            "--warmup-runs", "--warmup_runs", metavar="N", min=1, help="Runs before those.", rich_help_panel=MEASURING
+        ),
+    ] = 1,
+    num_threads: Annotated[
+        int | None,
+        typer.Option(
+            "--num-threads",
+            "--num_threads",
+            metavar="N",
+            min=1,
+            help="Threads of the interpreter; default: the release's, or 1.",
+            rich_help_panel=MEASURING,
+        ),
+    ] = None,
+    batch_size: Annotated[
+        int,
+        typer.Option(
+            "--batch-size", "--batch_size", metavar="N", min=1, help="Samples in each run.", rich_help_panel=MEASURING
+        ),
+    ] = 1,
 ) -> None:
-    """Measure latency, throughput and memory on the board, with the circumstances that make the figures true."""
+    """Measure latency, throughput and memory on the board, with the circumstances that make the figures true.
+
+    Example: edgekit bench pi@raspberrypi.local --baseline model.edgekit/float.tflite
+    """
     argv = [
         *("--num-runs", str(num_runs), "--min-secs", str(min_secs), "--max-secs", str(max_secs)),
         *("--warmup-runs", str(warmup_runs), "--batch-size", str(batch_size)),
@@ -68,73 +132,108 @@ def bench(
         raise UserError(
             "say either a BOARD or --local", hint="edgekit bench BOARD, or edgekit bench --local --model FILE"
         )
-    files = [item for item in (model, baseline) if item is not None]
-    for file in files:
-        if not file.is_file():
-            raise UserError(f"{file}: no such file", path=str(file))
+    if local and model is None:
+        raise UserError("--local measures a file", hint="add --model FILE.tflite")
+    given = [item for item in (model, baseline) if item is not None]
+    kinds = [_kind(file) for file in given]
     if local:
-        reports = _local(files, argv)
+        with show.talk().status("measuring on this computer"):
+            reports = [localbench.bench(file, argv) for file in given]
     else:
         with opened(str(name), ssh_config) as target, show.talk().status("measuring on the board"):
-            reports = [] if model else [boards.bench(target, argv)]
-            reports += [boards.bench_file(target, file, argv) for file in files]
+            if model is None:
+                reports = [boards.bench(target, argv)]
+                kinds = [_current_kind(target) if baseline else None, *kinds]
+            else:
+                reports = []
+            reports += [boards.bench_file(target, file, argv) for file in given]
+    plain = [schema.plain(report) for report in reports]
+    document = plain[0] if baseline is None else {"report": plain[0], "baseline": plain[1]}
     if output is not None:
-        _write(output, reports)
+        files.write(output, schema.dump_json(document))
     if json:
-        plain = [schema.plain(report) for report in reports]
-        show.data(plain[0] if baseline is None else {"report": plain[0], "baseline": plain[1]})
-    else:
-        show_bench(reports)
+        show.data(document)
+        return
+    show_bench(reports, kinds)
+    if output is not None:
+        show.say(f"wrote {output}")
+    if not local and baseline is None:
+        show.next_step("edgekit", "bench", name, "--baseline", "FLOAT.tflite")
 
 
-def _local(files: list[Path], argv: list[str]) -> list[BenchReport]:
-    """This computer, in processes of their own: a model file can crash its interpreter."""
-    from edgekit.board import local as localbench
-
-    if not files:
-        raise UserError("--local measures a file", hint="add --model FILE.tflite")
-    return [localbench.bench(file, argv) for file in files]
+def _kind(file: Path) -> str | None:
+    if not file.is_file():
+        raise UserError(f"{file}: no such file", path=str(file))
+    return KINDS.get(flatbuffer.read(file).quantization)
 
 
-def show_bench(reports: list[BenchReport]) -> None:
-    """One column a report; the ratio when there are two."""
+def _current_kind(board: Board) -> str | None:
+    return KINDS["int8"] if any(spec.scale is not None for spec in boards.current_manifest(board).inputs) else None
+
+
+def show_bench(reports: Sequence[BenchReport], kinds: Sequence[str | None]) -> None:
+    """One column a report; with two the ratio, if both may be compared. An emulated board's times are not shown."""
     first = reports[0]
-    columns = ["", *(report.model for report in reports), *(["ratio"] if len(reports) == 2 else [])]
+    reasons = list(dict.fromkeys(reason for report in reports for reason in report.validity.reasons))
+    emulated = any(report.environment.emulated for report in reports)
+    for reason in reasons:
+        show.line(f"times are not valid: {reason}", "bold red")
+    if emulated:
+        show.line("they are left out here; --json has them")
+    names = [kind if kind and len(set(kinds)) == len(kinds) else None for kind in kinds]
+    titles = [kind or report.model for kind, report in zip(names, reports, strict=True)]
+    rows = [] if emulated else _times(reports, ratio=not reasons)
+    with_ratio = len(reports) == 2 and bool(rows) and not reasons
+    rows += [
+        ("model, MB", *(f"{report.model_size_mb:.3f}" for report in reports)),
+        ("peak memory, MiB", *(show.number(report.memory.peak_mem_mb, 1) for report in reports)),
+        ("runs", *(report.latency.num_runs for report in reports)),
+        ("threads, batch", *(f"{report.num_threads}, {report.batch_size}" for report in reports)),
+    ]
+    facts = first.environment
+    columns = ["", *titles, *([f"{titles[1]} / {titles[0]}"] if with_ratio else [])]
+    width = len(columns)
+    show.table(
+        f"{facts.board or facts.cpu or facts.architecture}: {facts.runtime} {facts.runtime_version}",
+        columns,
+        [(*row, *[""] * (width - len(row))) for row in rows],
+    )
+    if not emulated:
+        _show_stages(first)
+    for warning in dict.fromkeys(warning for report in reports for warning in report.validity.warnings):
+        show.say(warning, label="warning:", style="yellow")
+
+
+def _times(reports: Sequence[BenchReport], *, ratio: bool) -> list[tuple[Any, ...]]:
     rows: list[tuple[Any, ...]] = []
     for key in RESULT:
         values = [getattr(report.latency, key) for report in reports]
-        ratio = [f"{values[1] / values[0]:.2f}x"] if len(values) == 2 and values[0] else []
-        rows.append((key.replace("_ms", ", ms"), *(f"{value:.3f}" for value in values), *ratio))
+        compared = [f"{values[1] / values[0]:.2f}x"] if ratio and len(values) == 2 and values[0] else []
+        rows.append((key.replace("_ms", ", ms"), *(f"{value:.3f}" for value in values), *compared))
     rows.append(("samples a second", *(f"{report.throughput_per_s:.1f}" for report in reports)))
-    rows.append(("model, MB", *(f"{report.model_size_mb:.3f}" for report in reports)))
-    rows.append(("peak memory, MiB", *(show.number(report.memory.peak_mem_mb, 1) for report in reports)))
-    rows.append(("runs", *(report.latency.num_runs for report in reports)))
-    rows.append(("threads, batch", *(f"{report.num_threads}, {report.batch_size}" for report in reports)))
-    facts = first.environment
-    show.table(
-        f"{facts.board or facts.cpu or facts.architecture}: {facts.runtime} {facts.runtime_version}", columns, rows
+    return rows
+
+
+def _show_stages(report: BenchReport) -> None:
+    stages = report.stages
+    parts = (
+        ("preprocess", stages.preprocess_ms),
+        ("invoke", stages.invoke_ms),
+        ("postprocess", stages.postprocess_ms),
     )
-    parts = [
-        f"{part} {value:.3f} ms"
-        for part, value in (
-            ("preprocess", first.stages.preprocess_ms),
-            ("invoke", first.stages.invoke_ms),
-            ("postprocess", first.stages.postprocess_ms),
-        )
-        if value is not None
-    ]
-    show.out().print("a frame: " + ", ".join(parts))
-    for reason in first.validity.reasons:
-        show.say(f"[bold red]these times are not valid:[/bold red] {reason}")
-    for warning in first.validity.warnings:
-        show.say(f"[yellow]warning:[/yellow] {warning}")
+    show.line("a frame: " + ", ".join(f"{part} {value:.3f} ms" for part, value in parts if value is not None))
 
 
 def run(
     name: options.BoardName,
-    pictures: Annotated[list[Path], typer.Argument(metavar="PICTURE...", help="Image files on this computer.")],
-    top_k: Annotated[int, typer.Option("--top-k", min=1, help="Classes to show.")] = 3,
-    batch_size: Annotated[int, typer.Option("--batch-size", min=1, help="Samples for each inference.")] = 1,
+    pictures: Annotated[list[Path], typer.Argument(metavar="PICTURE", help="Image files on this computer.")],
+    top_k: Annotated[int, typer.Option("--top-k", metavar="N", min=1, help="Classes to show, best first.")] = 3,
+    batch_size: Annotated[
+        int,
+        typer.Option(
+            "--batch-size", metavar="N", min=1, help="Samples for each inference, if the board proves it harmless."
+        ),
+    ] = 1,
     ssh_config: options.SshConfig = None,
     json: show.Json = False,
 ) -> None:
@@ -152,15 +251,5 @@ def run(
         return
     for path, item in zip(pictures, answers, strict=True):
         words = ", ".join(f"{best.label or best.index} {100 * best.score:.1f} %" for best in item.classes)
-        show.out().print(f"{path}: {words}", markup=False, soft_wrap=True)
-
-
-def _write(path: Path, reports: list[BenchReport]) -> None:
-    text = benchreport.dumps(reports[0]) if len(reports) == 1 else schema.dump_json([*reports])
-    part = path.with_name(path.name + ".part")
-    try:
-        part.write_text(text, encoding="utf-8")
-        part.replace(path)
-    except OSError as error:
-        raise UserError(f"{path}: cannot be written: {error.strerror}", path=str(path)) from error
-    show.say(f"wrote {path}")
+        show.line(f"{path}: {words}")
+    show.next_step("edgekit", "bench", name)

@@ -13,17 +13,18 @@ import typer
 from edgekit import board, transport
 from edgekit.bundles import bundle
 from edgekit.cli import options, show
+from edgekit.cli.help import Command
 from edgekit.errors import UserError
 
 ReleaseId = Annotated[
-    str | None, typer.Argument(metavar="[RELEASE]", help="A release's id or its beginning; default: the newest staged.")
+    str | None,
+    typer.Argument(metavar="RELEASE", help="A release's id or its first digits; default: the newest staged."),
 ]
 
 
 def add_to(root: typer.Typer) -> None:
-    panel = "Boards"
     for command in (trust, push, activate, status, rollback, embedded):
-        root.command(rich_help_panel=panel)(command)
+        root.command(cls=Command, rich_help_panel="Boards")(command)
 
 
 def asker() -> Callable[[str], str] | None:
@@ -44,7 +45,9 @@ def trust(
     name: options.BoardName,
     fingerprint: Annotated[
         str | None,
-        typer.Option(metavar="SHA256:...", help="Trust without asking if the board shows just this fingerprint."),
+        typer.Option(
+            "--fingerprint", metavar="SHA256:...", help="Trust without asking if the board shows just this fingerprint."
+        ),
     ] = None,
     install_key: Annotated[
         bool, typer.Option("--install-key", help="Also put your public key on the board, with its password.")
@@ -52,7 +55,7 @@ def trust(
     ssh_config: options.SshConfig = None,
     json: show.Json = False,
 ) -> None:
-    """Show a board's host key and trust it from now on."""
+    """Show a board's host key and, if you say so, trust it from now on."""
     key = transport.host_key(name, ask=asker(), config=ssh_config)
     if fingerprint is not None and key.fingerprint != fingerprint:
         raise UserError(
@@ -71,20 +74,31 @@ def trust(
     if install_key:
         ask = asker()
         if ask is None:
-            raise UserError("--install-key needs the board's password, and nobody can be asked here")
+            raise UserError(
+                "--install-key needs the board's password, and nobody can be asked here", hint="run it in a terminal"
+            )
         installed = transport.install_key(name, ask=ask, config=ssh_config)
         show.say(f"{name}: {installed} is on the board")
     if json:
         show.data({"board": name, "type": key.type, "fingerprint": key.fingerprint, "was": key.known})
-    show.next_step(f"edgekit deploy MODEL -p PROFILE -c DATA {name}")
+        return
+    show.next_step("edgekit", "deploy", "MODEL", name, "-p", "PROFILE", "-c", "DATA")
 
 
 def _confirm(name: str, key: transport.HostKey) -> None:
-    show.say(f"{name} shows the host key [bold]{key.type} {key.fingerprint}[/bold]")
+    show.say(f"{name} shows the host key {key.type} {key.fingerprint}", style="bold")
     if key.known == "changed":
-        show.say(f"[bold red]another key was trusted before:[/bold red] {', '.join(key.trusted)}")
+        show.say(", ".join(key.trusted), label="another key was trusted before:", style="bold red")
     show.say("Compare it with what the board itself prints: ssh-keygen -lf /etc/ssh/ssh_host_ed25519_key.pub")
-    if not typer.confirm("Trust it?", err=True):
+    try:
+        agreed = typer.confirm("Trust it?", err=True)
+    except typer.Abort as error:
+        raise UserError(
+            "not trusted: nobody answered",
+            hint=f"after comparing: edgekit trust {name} --fingerprint {key.fingerprint}",
+            fingerprint=key.fingerprint,
+        ) from error
+    if not agreed:
         raise UserError("not trusted", hint="nothing was changed", fingerprint=key.fingerprint)
 
 
@@ -94,15 +108,15 @@ def push(
     ssh_config: options.SshConfig = None,
     json: show.Json = False,
 ) -> None:
-    """Send what the board lacks of a bundle and stage it there; nothing is switched."""
+    """Send what the board lacks of a bundle and stage it there; the current release stays as it is."""
     made = bundle.open_bundle(file)
     with opened(name, ssh_config) as target, show.progress() as update:
         sent = board.push(target, made, progress=lambda done, total: update("push", done, total))
     if json:
         show.data(sent)
-    else:
-        show_push(name, sent)
-    show.next_step(f"edgekit activate {name} {show.short(sent.release_id)}")
+        return
+    show_push(name, sent)
+    show.next_step("edgekit", "activate", name, show.short(sent.release_id))
 
 
 def activate(
@@ -111,10 +125,14 @@ def activate(
     ssh_config: options.SshConfig = None,
     json: show.Json = False,
 ) -> None:
-    """Check a staged release on the board and make it the current one."""
+    """Check a staged release on the board and, if it passes, make it the current one."""
     with opened(name, ssh_config) as target:
-        show_status(name, board.activate(target, release, on_stderr=_pass_on), json)
-    show.next_step(f"edgekit bench {name}")
+        found = board.activate(target, release, on_stderr=lambda line: show.say(line, style="dim"))
+    if json:
+        show.data(found)
+        return
+    show_status(name, found)
+    show.next_step("edgekit", "bench", name)
 
 
 def status(
@@ -124,7 +142,17 @@ def status(
 ) -> None:
     """Show the releases on a board and which one is current."""
     with opened(name, ssh_config) as target:
-        show_status(name, board.status(target), json)
+        found = board.status(target)
+    if json:
+        show.data(found)
+        return
+    show_status(name, found)
+    if found.current is not None:
+        show.next_step("edgekit", "bench", name)
+    elif found.staged is not None:
+        show.next_step("edgekit", "activate", name)
+    else:
+        show.next_step("edgekit", "push", "BUNDLE", name)
 
 
 def rollback(
@@ -134,11 +162,19 @@ def rollback(
 ) -> None:
     """Make the previous release the current one again."""
     with opened(name, ssh_config) as target:
-        show_status(name, board.rollback(target), json)
+        found = board.rollback(target)
+    if json:
+        show.data(found)
+        return
+    show_status(name, found)
+    show.next_step("edgekit", "bench", name)
 
 
 def embedded() -> None:
-    """Run the embedded board in the foreground: an SSH board on this computer, for OpenSSH's tools too."""
+    """Run the embedded board in the foreground, for ssh, sftp and scp too; prints an ssh config for it.
+
+    The other commands start it by themselves when BOARD is 'embedded'.
+    """
     from edgekit.embedded import serve, wait_for_signal
 
     with serve() as running:
@@ -149,19 +185,15 @@ def embedded() -> None:
 
 def show_push(name: str, sent: board.PushResult) -> None:
     """What went over the link."""
-    show.out().print(
+    show.line(
         f"{name}: release {show.short(sent.release_id)} ({sent.name}) is staged: sent {show.size(sent.sent_bytes)} in "
         f"{sent.sent_files} files, {show.size(sent.reused_bytes)} in {sent.reused_files} files were there "
-        f"({sent.seconds:.1f} s)",
-        markup=False,
-        soft_wrap=True,
+        f"({sent.seconds:.1f} s)"
     )
 
 
-def show_status(name: str, found: board.Status, json: bool) -> None:
-    if json:
-        show.data(found)
-        return
+def show_status(name: str, found: board.Status) -> None:
+    """The releases and what they are: current, previous, staged."""
     roles = {
         release.id: role
         for role, release in (
@@ -173,11 +205,10 @@ def show_status(name: str, found: board.Status, json: bool) -> None:
         if release is not None
     }
     rows = [(show.short(release.id), release.name, roles.get(release.id, "kept")) for release in found.releases]
-    show.table(f"{name}: {found.state}", ["release", "name", ""], rows)
-    show.out().print(f"store {show.size(found.store_kb * 1024)}, free {show.size(found.free_kb * 1024)}")
+    if rows:
+        show.table(f"{name}: {found.state}", ["release", "name", ""], rows)
+    else:
+        show.line(f"{name}: {found.state}, no release is there")
+    show.line(f"store {show.size(found.store_kb * 1024)}, free {show.size(found.free_kb * 1024)}")
     if found.locked:
         show.say(f"at work now: {found.locked}")
-
-
-def _pass_on(line: str) -> None:
-    show.talk().print(line, style="dim", markup=False)

@@ -10,9 +10,10 @@ from edgekit_runtime import schema
 
 from edgekit import board as boards
 from edgekit import deployment, transport
-from edgekit.cli import options, show
+from edgekit.cli import files, options, show
 from edgekit.cli.bench import show_bench
 from edgekit.cli.boards import opened, show_push
+from edgekit.cli.help import Command
 from edgekit.cli.models import show_conversion, show_validation
 from edgekit.deployment import Deployment, Prepared
 from edgekit.profiles import profile
@@ -24,8 +25,8 @@ BATCH = 8
 
 
 def add_to(root: typer.Typer) -> None:
-    root.command(rich_help_panel="Start here")(deploy)
-    root.command(rich_help_panel="Start here")(demo)
+    for command in (demo, deploy):
+        root.command(cls=Command, rich_help_panel="Start here")(command)
 
 
 def deploy(
@@ -33,38 +34,43 @@ def deploy(
     name: options.BoardName,
     profile_name: options.ProfileName,
     calibrate: options.Calibrate,
-    data: options.HeldOut = None,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", metavar="DIR", help="Where results go; default: edgekit-MODEL.")
     ] = None,
+    profiles: options.Profiles = None,
+    ssh_config: options.SshConfig = None,
+    json: show.Json = False,
     declare: options.Declare = None,
     release_name: options.Name = None,
     task: options.Task = None,
     labels: options.Labels = None,
+    trust_code: options.TrustCode = False,
+    allow_float: options.AllowFloat = False,
     range_: options.Range = None,
     mean: options.Mean = None,
     std: options.Std = None,
+    size: options.Size = None,
     color: options.Color = None,
     resize: options.Resize = None,
     filter_: options.Filter = None,
+    pad: options.Pad = None,
     samples: options.Samples = 200,
     seed: options.Seed = 0,
-    trust_code: options.TrustCode = False,
-    allow_float: options.AllowFloat = False,
+    data: options.HeldOut = None,
     min_cosine: options.MinCosine = None,
     min_sqnr: options.MinSqnr = None,
     min_agreement: options.MinAgreement = None,
     max_drop: options.MaxDrop = None,
-    profiles: options.Profiles = None,
-    ssh_config: options.SshConfig = None,
-    json: show.Json = False,
 ) -> None:
-    """One command from a trained model to a measured release: convert, validate, bundle, push, activate, bench."""
+    """One command from a trained model to a measured release: convert, validate, bundle, push, activate, bench.
+
+    Example: edgekit deploy model.keras pi@raspberrypi.local -p raspberry-pi-4b -c photos --range -1..1
+    """
     facts = profile.find(profile_name, profiles or ())
     limits = options.thresholds(min_cosine, min_sqnr, min_agreement, max_drop)
     declaration = options.declared(
-        declare, labels, name=release_name, task=task, range=range_, mean=mean, std=std, color=color,
-        resize=resize, filter=filter_,
+        declare, labels, size, name=release_name, task=task, range=range_, mean=mean, std=std, color=color,
+        resize=resize, filter=filter_, pad=pad,
     )  # fmt: skip
     folder = output or Path(f"edgekit-{model.resolve().stem}")
     with opened(name, ssh_config) as target, show.progress() as update:
@@ -89,9 +95,10 @@ def deploy(
     if json:
         show.data(_plain(done, prepared, page))
         return
-    _show(done, facts)
+    _show(done, facts, held_out=data not in (None, calibrate))
     show.say(f"report: {page}")
-    show.next_step(f"edgekit run {name} PICTURE", f"edgekit rollback {name}")
+    show.next_step("edgekit", "run", name, "PICTURE")
+    show.next_step("edgekit", "rollback", name)
 
 
 def demo(
@@ -100,11 +107,11 @@ def demo(
     ),
     json: show.Json = False,
 ) -> None:
-    """Train a small network on real handwritten digits and take it through the chain, on the embedded board."""
+    """Train a small network on real handwritten digits and take it through the chain, to a board on this computer."""
     from edgekit import demo as digits
 
     board_name = transport.EMBEDDED
-    output.mkdir(parents=True, exist_ok=True)
+    files.make_folder(output)
     facts = profile.find("host")
     with show.progress() as update:
         made = digits.make_digits(output, progress=update)
@@ -132,28 +139,28 @@ def demo(
         for frame, item, (_, truth) in zip(frames, best, pictures, strict=True)
     ]
     sheet = contact_sheet.contact_sheet(contact_sheet.wrong_first(predictions)[:PICTURES])
-    (output / "predictions.png").write_bytes(sheet)
+    files.write(output / "predictions.png", sheet)
     page = _write_report(done, output, sheet)
     if json:
         show.data({**_plain(done, prepared, page), "board_accuracy": right / len(pictures), "pictures": len(pictures)})
         return
-    _show(done, facts)
-    show.out().print(f"on the board: {right} of {len(pictures)} held-out digits right, in batches of {BATCH}")
+    _show(done, facts, held_out=True)
+    show.line(f"on the board: {right} of {len(pictures)} held-out digits right, in batches of {BATCH}")
     for item in predictions[:6]:
-        show.out().print(f"  a picture of {item.truth}: the board says {item.label} ({100 * item.score:.1f} %)")
+        show.line(f"  a picture of {item.truth}: the board says {item.label} ({100 * item.score:.1f} %)")
     show.say(f"pictures with predictions: {output / 'predictions.png'}; report: {page}")
-    show.next_step(
-        f"edgekit run {board_name} {pictures[0][0]}",
-        f"edgekit status {board_name}",
-        "edgekit profiles list, then with a board of your own: edgekit trust BOARD",
-    )
+    show.next_step("edgekit", "run", board_name, pictures[0][0])
+    show.next_step("edgekit", "status", board_name)
+    show.next_step("edgekit", "profiles", "list")
+    show.say("and with a board of your own: edgekit trust BOARD", style="dim")
 
 
-def _show(done: Deployment, facts: DeviceProfile) -> None:
+def _show(done: Deployment, facts: DeviceProfile, *, held_out: bool) -> None:
     show_conversion(done.conversion, facts)
-    show_validation(done.validation)
+    show_validation(done.validation, held_out=held_out)
     show_push(done.board, done.push)
-    show_bench([done.bench, *([done.float_bench] if done.float_bench else [])])
+    both = [(done.bench, "INT8"), *([(done.float_bench, "FP32")] if done.float_bench else [])]
+    show_bench([report for report, _ in both], [kind for _, kind in both])
 
 
 def _plain(done: Deployment, prepared: Prepared, page: Path) -> dict[str, object]:
@@ -163,5 +170,5 @@ def _plain(done: Deployment, prepared: Prepared, page: Path) -> dict[str, object
 
 def _write_report(done: Deployment, folder: Path, sheet: bytes | None) -> Path:
     page = folder / "report.html"
-    page.write_text(report.render(done, sheet=sheet), encoding="utf-8")
+    files.write(page, report.render(done, sheet=sheet))
     return page

@@ -9,14 +9,22 @@ import typer
 
 import edgekit
 from edgekit.cli import bench, boards, deploy, models, profiles, show
+from edgekit.cli.help import Group
 from edgekit.errors import EdgekitError
 
+NAME = "edgekit"
+
 app = typer.Typer(
-    name="edgekit",
+    name=NAME,
+    cls=Group,
     help=(
         "From a trained TensorFlow model to a measured INT8 release on an ARM Linux board.\n\n"
         "A BOARD is an SSH destination (user@host, user@host:port, an alias of ~/.ssh/config) or 'embedded', "
         "a board that edgekit runs on this computer. Start with: edgekit demo"
+    ),
+    epilog=(
+        "Results go to standard output (--json for programs), talk to standard error. "
+        "Exit codes: 0 done, 1 a check did not hold, 2 wrong input, 3 board or link failed."
     ),
     no_args_is_help=True,
     rich_markup_mode="rich",
@@ -27,7 +35,7 @@ app = typer.Typer(
 
 def _version(value: bool) -> None:
     if value:
-        print(f"edgekit {edgekit.__version__}")
+        print(f"{NAME} {edgekit.__version__}")
         raise typer.Exit
 
 
@@ -40,17 +48,18 @@ def _root(
     pass
 
 
+# The order is that of the help.
+deploy.add_to(app)
 models.add_to(app)
-profiles.add_to(app)
 boards.add_to(app)
 bench.add_to(app)
-deploy.add_to(app)
+profiles.add_to(app)
 
 
 def main() -> None:
     """Run the command line; expected failures end in their exit code, our own bugs in a traceback."""
     try:
-        app()  # a usage error or an interrupt ends here, in Typer's own words
+        app(prog_name=NAME)  # a usage error or an interrupt ends here, in Typer's own words
     except EdgekitError as failure:
         show.error(failure, as_json="--json" in sys.argv)
         sys.exit(failure.exit_code)

@@ -10,19 +10,23 @@ from edgekit_runtime import schema
 
 from edgekit.bundles import packing
 from edgekit.cli import options, show
+from edgekit.cli.help import Command
 from edgekit.conversion.convert import convert as convert_model
+from edgekit.conversion.convert import default_log
 from edgekit.conversion.record import Conversion, Files
+from edgekit.errors import CheckFailed
 from edgekit.models import inspection
 from edgekit.profiles import profile
 from edgekit.profiles.profile import DeviceProfile
 from edgekit.validation import validate as validation
+from edgekit.validation.validate import Thresholds, Validation
 
 Converted = Annotated[Path, typer.Argument(metavar="MODEL.tflite", help="What 'edgekit convert' made.")]
 
 
 def add_to(root: typer.Typer) -> None:
     for command in (inspect, convert, validate, bundle):
-        root.command(rich_help_panel="Models")(command)
+        root.command(cls=Command, rich_help_panel="Models")(command)
 
 
 def inspect(
@@ -48,53 +52,59 @@ def inspect(
     rows.append(("operators", ", ".join(f"{count} {name}" for name, count in found.operators.items()) or None))
     show.table(found.name, ["", ""], [row for row in rows if row[1] is not None])
     for note in found.notes:
-        show.say(note)
+        show.say(note, label="note:", style="yellow")
     if found.form in ("saved-model", "keras"):
-        show.next_step(f"edgekit convert {model} -p PROFILE -c DATA -o {found.name}.tflite")
+        show.next_step("edgekit", "convert", model, "-p", "PROFILE", "-c", "DATA", "-o", f"{found.name}.tflite")
 
 
 def convert(
     model: options.Model,
     profile_name: options.ProfileName,
+    output: Annotated[
+        Path,
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="FILE",
+            help="The .tflite to write; its record goes into a folder NAME.edgekit beside it.",
+        ),
+    ],
     calibrate: options.Calibrate,
-    output: Annotated[Path, typer.Option("--output", "-o", metavar="FILE", help="The .tflite to write.")],
-    data: options.HeldOut = None,
+    profiles: options.Profiles = None,
+    json: show.Json = False,
     declare: options.Declare = None,
     name: options.Name = None,
     task: options.Task = None,
     labels: options.Labels = None,
-    range_: Annotated[str | None, typer.Option("--range", help="Value range: -1..1, 0..1 or 0..255.")] = None,
-    mean: options.Mean = None,
-    std: options.Std = None,
-    color: options.Color = None,
-    resize: options.Resize = None,
-    filter_: Annotated[str | None, typer.Option("--filter", help="nearest, bilinear, bicubic or area.")] = None,
-    samples: options.Samples = 200,
-    seed: options.Seed = 0,
     trust_code: options.TrustCode = False,
     allow_float: options.AllowFloat = False,
+    range_: options.Range = None,
+    mean: options.Mean = None,
+    std: options.Std = None,
+    size: options.Size = None,
+    color: options.Color = None,
+    resize: options.Resize = None,
+    filter_: options.Filter = None,
+    pad: options.Pad = None,
+    samples: options.Samples = 200,
+    seed: options.Seed = 0,
+    data: options.HeldOut = None,
     min_cosine: options.MinCosine = None,
     min_sqnr: options.MinSqnr = None,
     min_agreement: options.MinAgreement = None,
     max_drop: options.MaxDrop = None,
-    profiles: options.Profiles = None,
-    json: show.Json = False,
 ) -> None:
-    """Convert a trained model to full INT8 TFLite for a board, run it, and compare it with float."""
+    """Convert a trained model to full INT8 TFLite for a board, run it, and compare it with float.
+
+    Example: edgekit convert model.keras -p raspberry-pi-4b -c photos --range -1..1 -o model.tflite
+    """
     facts = profile.find(profile_name, profiles or ())
     limits = options.thresholds(min_cosine, min_sqnr, min_agreement, max_drop)
     declaration = options.declared(
-        declare,
-        labels,
-        name=name,
-        task=task,
-        range=range_,
-        mean=mean,
-        std=std,
-        color=color,
-        resize=resize,
-        filter=filter_,
-    )
+        declare, labels, size, name=name, task=task, range=range_, mean=mean, std=std, color=color,
+        resize=resize, filter=filter_, pad=pad,
+    )  # fmt: skip
+    log = default_log()
     with show.progress() as update:
         made = convert_model(
             model,
@@ -107,20 +117,22 @@ def convert(
             trust_code=trust_code,
             allow_float=allow_float,
             progress=update,
+            log=log,
         )
         result = validation.validate_conversion(
             output, data or calibrate, num_threads=facts.num_threads, seed=seed + 1, progress=update
         )
+    if not json:
+        show_conversion(made, facts)
+        show_validation(result, held_out=data not in (None, calibrate))
+        show.say(f"wrote {output} and {Files.of(output).folder}/")
+        if log is not None:
+            show.say(f"TensorFlow's own words are in {log}", style="dim")
+    gate(result, limits)
     if json:
         show.data({"conversion": schema.plain(made), "validation": schema.plain(result), "output": str(output)})
-    else:
-        show_conversion(made, facts)
-        show_validation(result)
-        if data is None:
-            show.say("[dim]validated on the calibration data; --data gives held-out samples[/dim]")
-    validation.check(result, limits)
-    show.say(f"wrote {output} and {Files.of(output).folder}/")
-    show.next_step(f"edgekit bundle {output} -p {profile_name} -o {output.with_suffix('.ekb')}")
+        return
+    show.next_step("edgekit", "bundle", output, "-p", profile_name, "-o", output.with_suffix(".ekb"))
 
 
 def validate(
@@ -130,16 +142,23 @@ def validate(
         Path | None,
         typer.Option("--float", metavar="FILE", help="The float .tflite; default: the one of the conversion."),
     ] = None,
-    samples: Annotated[int | None, typer.Option(min=1, help="At most this many samples; default: all.")] = None,
-    seed: options.Seed = 0,
-    num_threads: Annotated[int, typer.Option(min=1, help="Threads of the interpreter.")] = 1,
+    samples: Annotated[
+        int | None, typer.Option("--samples", metavar="N", min=1, help="At most this many samples; default: all.")
+    ] = None,
+    seed: Annotated[int, typer.Option("--seed", metavar="N", help="Chooses the samples.")] = 0,
+    num_threads: Annotated[
+        int, typer.Option("--num-threads", metavar="N", min=1, help="Threads of the interpreter.")
+    ] = 1,
+    json: show.Json = False,
     min_cosine: options.MinCosine = None,
     min_sqnr: options.MinSqnr = None,
     min_agreement: options.MinAgreement = None,
     max_drop: options.MaxDrop = None,
-    json: show.Json = False,
 ) -> None:
-    """Compare INT8 with float on the same inputs, both through the Engine that ships."""
+    """Compare INT8 with float on the same inputs, both through the Engine that ships.
+
+    Example: edgekit validate model.tflite -d held-out --max-drop 1%
+    """
     limits = options.thresholds(min_cosine, min_sqnr, min_agreement, max_drop)
     with show.progress() as update:
         if float_model is None:
@@ -160,22 +179,29 @@ def validate(
                 seed=seed,
                 progress=update,
             )
+    if not json:
+        show_validation(result, held_out=True)
+    gate(result, limits)
     if json:
         show.data(result)
-    else:
-        show_validation(result)
-    validation.check(result, limits)
+        return
+    show.next_step("edgekit", "bundle", int8, "-p", "PROFILE", "-o", int8.with_suffix(".ekb"))
 
 
 def bundle(
     model: Converted,
     profile_name: options.ProfileName,
     output: Annotated[Path, typer.Option("--output", "-o", metavar="FILE", help="The .ekb to write.")],
-    counter: Annotated[int, typer.Option(min=0, help="Stands in the release; a board refuses a lower one later.")] = 0,
+    counter: Annotated[
+        int, typer.Option("--counter", metavar="N", min=0, help="The release's number, kept in it; count it up.")
+    ] = 0,
     profiles: options.Profiles = None,
     json: show.Json = False,
 ) -> None:
-    """Put a converted model, its manifest, golden samples and the board's runtime into one deterministic file."""
+    """Put a converted model and all that its board needs into one file: the same inputs give the same bytes.
+
+    In it: the model, its manifest, golden samples, labels, the interpreter and, where the profile says so, NumPy.
+    """
     facts = profile.find(profile_name, profiles or ())
     with show.progress() as update:
         made = packing.pack(model, facts, output, counter=counter, progress=update)
@@ -201,7 +227,16 @@ def bundle(
         f"release {show.short(release.id)} ({release.name} for {release.profile})", ["member", "size", "sha256"], rows
     )
     show.say(f"wrote {output} ({show.size(size)})")
-    show.next_step(f"edgekit push {output} BOARD")
+    show.next_step("edgekit", "push", output, "BOARD")
+
+
+def gate(result: Validation, limits: Thresholds) -> None:
+    """Raises CheckFailed with the figures in it, so that a program gets one document whatever happens."""
+    try:
+        validation.check(result, limits)
+    except CheckFailed as failure:
+        failure.fields["validation"] = schema.plain(result)
+        raise
 
 
 def show_conversion(made: Conversion, facts: DeviceProfile) -> None:
@@ -213,11 +248,11 @@ def show_conversion(made: Conversion, facts: DeviceProfile) -> None:
         rows.append(("skipped", f"{calibration.skipped} unreadable pictures"))
     show.table(f"{made.name}: {made.provenance.source_format} to INT8 for {facts.name}", ["", ""], rows)
     for note in made.notes:
-        show.say(note)
+        show.say(note, label="note:", style="yellow")
 
 
-def show_validation(result: validation.Validation) -> None:
-    """FP32 against INT8, side by side."""
+def show_validation(result: Validation, *, held_out: bool) -> None:
+    """FP32 against INT8, side by side; `held_out` says that the data are not those of the calibration."""
     rows: list[tuple[str, Any, Any, Any]] = [
         (
             "size",
@@ -239,23 +274,28 @@ def show_validation(result: validation.Validation) -> None:
             "latency on this computer",
             f"{latency.float_ms:.3f} ms",
             f"{latency.int8_ms:.3f} ms",
-            f"{latency.float_ms / latency.int8_ms:.1f}x faster, says nothing of a board",
+            "says nothing of a board",
         )
     )
-    show.table(f"FP32 against INT8, {result.samples} samples", ["", "FP32", "INT8", ""], rows)
+    data = "samples" if held_out else "calibration samples, none held out"
+    show.table(f"FP32 against INT8, {result.samples} {data}", ["", "FP32", "INT8", ""], rows)
     if result.top1_agreement is not None:
-        same = f"same best class: {show.percent(result.top1_agreement)}"
         top5 = "" if result.top5_agreement is None else f", in the best five: {show.percent(result.top5_agreement)}"
-        show.out().print(same + top5)
+        show.line(f"same best class: {show.percent(result.top1_agreement)}{top5}")
     for distance in result.outputs:
         sqnr = "exact" if distance.sqnr_db is None else f"{distance.sqnr_db:.1f} dB"
-        show.out().print(
+        show.line(
             f"output {distance.output}: cosine {distance.cosine:.4f}, SQNR {sqnr}, "
-            f"largest difference {distance.max_abs:.4g}",
-            markup=False,
+            f"largest difference {distance.max_abs:.4g}"
         )
     for note in result.notes:
-        show.say(note)
+        show.say(note, label="note:", style="yellow")
+    if not held_out:
+        show.say(
+            "validated on the calibration data, which flatters INT8: give held-out data with --data",
+            label="note:",
+            style="yellow",
+        )
 
 
 def _tensor(spec: Any) -> str:

@@ -8,21 +8,31 @@ from typing import Annotated
 import typer
 from edgekit_runtime import schema
 
-from edgekit.cli import options, show
+from edgekit.cli import complete, options, show
+from edgekit.cli.help import Command, Group
 from edgekit.profiles import profile
 from edgekit.runtimes import resolve
 
-app = typer.Typer(help="Device profiles: the facts of each board, one TOML file each.", no_args_is_help=True)
+PANEL = "Profiles"
+
+app = typer.Typer(
+    cls=Group,
+    help="List, show and check device profiles: the facts of each board, one TOML file each.",
+    no_args_is_help=True,
+)
 
 
 def add_to(root: typer.Typer) -> None:
-    root.add_typer(app, name="profiles", rich_help_panel="Boards")
-    root.command("fetch", rich_help_panel="Boards")(fetch)
+    root.command("fetch", cls=Command, rich_help_panel=PANEL)(fetch)
+    root.add_typer(app, name="profiles", rich_help_panel=PANEL)
 
 
-@app.command("list")
+@app.command("list", cls=Command)
 def list_profiles(profiles: options.Profiles = None, json: show.Json = False) -> None:
-    """List the profiles of the search path."""
+    """List the profiles of the search path.
+
+    Folders in order: --profiles, $EDGEKIT_PROFILES, the user's, edgekit's own. The first that has a name wins.
+    """
     files = profile.available(profiles or ())
     loaded = [(file, profile.load(file.path)) for file in files]
     if json:
@@ -44,12 +54,15 @@ def list_profiles(profiles: options.Profiles = None, json: show.Json = False) ->
             for _, facts in loaded
         ],
     )
-    show.next_step("edgekit profiles show NAME")
+    show.next_step("edgekit", "profiles", "show", "PROFILE")
 
 
-@app.command("show")
+@app.command("show", cls=Command)
 def show_profile(
-    name: Annotated[str, typer.Argument(help="A profile's name, or a .toml file.")],
+    name: Annotated[
+        str,
+        typer.Argument(metavar="PROFILE", help="A profile's name, or a .toml file.", autocompletion=complete.profiles),
+    ],
     profiles: options.Profiles = None,
     json: show.Json = False,
 ) -> None:
@@ -60,11 +73,12 @@ def show_profile(
         return
     rows = [(key, ", ".join(value) if isinstance(value, list) else value) for key, value in schema.plain(facts).items()]
     show.table(facts.description, ["key", "value"], rows)
+    show.next_step("edgekit", "deploy", "MODEL", "BOARD", "-p", name, "-c", "DATA")
 
 
-@app.command("check")
+@app.command("check", cls=Command)
 def check_profile(
-    file: Annotated[Path, typer.Argument(help="The .toml file to check.")], json: show.Json = False
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="The .toml file to check.")], json: show.Json = False
 ) -> None:
     """Check a profile file: every key known, present and possible, and an interpreter exists for the board."""
     facts = profile.load(file)
@@ -72,21 +86,27 @@ def check_profile(
     found = [f"{wheel.package} {wheel.version}" for wheel in wheels]
     if json:
         show.data({"profile": facts.name, "path": str(file), "wheels": found})
-    else:
-        show.say(f"{file}: good ({', '.join(found)})")
+        return
+    show.line(f"{file}: good ({', '.join(found)})")
+    show.next_step("edgekit", "deploy", "MODEL", "BOARD", "-p", file, "-c", "DATA")
 
 
 def fetch(
-    names: Annotated[list[str], typer.Argument(metavar="PROFILE...", help="Profiles to fetch the runtime of.")],
+    names: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="PROFILE", help="Profiles of the boards that will be deployed to.", autocompletion=complete.profiles
+        ),
+    ],
     profiles: options.Profiles = None,
     json: show.Json = False,
 ) -> None:
-    """Fetch what boards of these profiles need, so that everything later works without the internet."""
+    """Fetch the runtimes that boards of these profiles need; afterwards nothing needs the internet."""
     trees = []
     for name in names:
         facts = profile.find(name, profiles or ())
         with show.progress() as update:
-            trees.append((facts, resolve.resolve(facts, progress=update)))
+            trees.append((facts, resolve.fetch(facts, progress=update)))
     if json:
         show.data(
             [
@@ -117,3 +137,4 @@ def fetch(
             for facts, tree in trees
         ],
     )
+    show.next_step("edgekit", "deploy", "MODEL", "BOARD", "-p", names[0], "-c", "DATA")

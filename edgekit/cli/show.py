@@ -1,11 +1,13 @@
 """How results, progress and errors reach a person or a program.
 
-Standard output is data (a table, or JSON with `--json`); standard error is talk.
+Standard output is data (a table, or JSON with `--json`); standard error is talk. What came from a board or a file is
+shown as it is, except for signs that a terminal would obey.
 """
 
 from __future__ import annotations
 
 import json
+import shlex
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -14,11 +16,12 @@ from typing import Annotated, Any
 import typer
 from edgekit_runtime import schema
 from rich.console import Console
-from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
+from rich.text import Text
 
 from edgekit.errors import EdgekitError
+from edgekit.transport.errors import printable
 
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on standard output.")]
 
@@ -39,34 +42,40 @@ def data(value: Any) -> None:
     print(json.dumps(schema.plain(value), indent=2, allow_nan=False))
 
 
-def say(text: str) -> None:
-    """A line of talk; `text` may hold Rich markup."""
-    talk().print(text)
+def line(text: str, style: str = "") -> None:
+    """A line of data for people, never wrapped."""
+    out().print(Text(printable(text), style), soft_wrap=True)
 
 
-def next_step(*commands: str) -> None:
-    """What to type next."""
-    for command in commands:
-        talk().print("[dim]next:[/dim] " + escape(command), soft_wrap=True)
+def say(text: str, *, label: str = "", style: str = "") -> None:
+    """A line of talk. With a `label` the style is the label's."""
+    said = Text(label and f"{label} ", style)
+    said.append(printable(text), "" if label else style)
+    talk().print(said, soft_wrap=True)
+
+
+def next_step(*words: object) -> None:
+    """What to type next, quoted for a shell."""
+    say(shlex.join(str(word) for word in words), label="next:", style="dim")
 
 
 def table(title: str | None, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
-    grid = Table(title=title, title_justify="left", header_style="bold")
+    heading = None if title is None else Text(printable(title), "bold")
+    grid = Table(title=heading, title_justify="left", header_style="bold", show_header=any(columns))
     for index, column in enumerate(columns):
-        grid.add_column(column, overflow="fold", justify="left" if index == 0 else "default")
+        grid.add_column(Text(printable(column)), overflow="fold", justify="left" if index == 0 else "default")
     for row in rows:
-        grid.add_row(*(escape("-" if cell is None else str(cell)) for cell in row))
+        grid.add_row(*(Text("-" if cell is None else printable(str(cell))) for cell in row))
     out().print(grid)
 
 
 def error(failure: EdgekitError, *, as_json: bool) -> None:
-    """The sentence, the fields that the sentence does not hold, and the hint."""
+    """The sentence and the hint; with `as_json` everything as data too."""
     if as_json:
         data(failure.to_dict())
-    console = talk()
-    console.print(f"[bold red]error:[/bold red] {escape(failure.message)}", soft_wrap=True)
+    say(failure.message, label="error:", style="bold red")
     if failure.hint:
-        console.print(f"[dim]hint:[/dim]  {escape(failure.hint)}", soft_wrap=True)
+        say(failure.hint, label="hint: ", style="dim")
 
 
 @contextmanager
