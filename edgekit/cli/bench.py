@@ -144,6 +144,8 @@ def bench(
             if model is None:
                 reports = [boards.bench(target, argv)]
                 kinds = [_current_kind(target) if baseline else None, *kinds]
+                if num_threads is None:  # a comparison is fair with as many threads only
+                    argv += ["--num-threads", str(reports[0].num_threads)]
             else:
                 reports = []
             reports += [boards.bench_file(target, file, argv) for file in given]
@@ -185,7 +187,7 @@ def show_bench(reports: Sequence[BenchReport], kinds: Sequence[str | None]) -> N
     rows = [] if emulated else _times(reports, ratio=not reasons)
     with_ratio = len(reports) == 2 and bool(rows) and not reasons
     rows += [
-        ("model, MB", *(f"{report.model_size_mb:.3f}" for report in reports)),
+        ("model, MiB", *(f"{report.model_size_mb:.2f}" for report in reports)),
         ("peak memory, MiB", *(show.number(report.memory.peak_mem_mb, 1) for report in reports)),
         ("runs", *(report.latency.num_runs for report in reports)),
         ("threads, batch", *(f"{report.num_threads}, {report.batch_size}" for report in reports)),
@@ -208,7 +210,9 @@ def _times(reports: Sequence[BenchReport], *, ratio: bool) -> list[tuple[Any, ..
     rows: list[tuple[Any, ...]] = []
     for key in RESULT:
         values = [getattr(report.latency, key) for report in reports]
-        compared = [f"{values[1] / values[0]:.2f}x"] if ratio and len(values) == 2 and values[0] else []
+        compared = (
+            [f"{values[1] / values[0]:.2f}x"] if ratio and key != "std_ms" and len(values) == 2 and values[0] else []
+        )
         rows.append((key.replace("_ms", ", ms"), *(f"{value:.3f}" for value in values), *compared))
     rows.append(("samples a second", *(f"{report.throughput_per_s:.1f}" for report in reports)))
     return rows
