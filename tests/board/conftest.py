@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from edgekit.bundle import Bundle
+from edgekit.bundles.bundle import Bundle
 from tests import releases
 
 PROGRAM = Path(__file__).resolve().parents[2] / "edgekit" / "board" / "edgekit-board"

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from edgekit.bundle import Bundle
+from edgekit.bundles.bundle import Bundle
 from tests import releases
 from tests.board.conftest import PROGRAM, Program
 
