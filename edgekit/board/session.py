@@ -5,6 +5,7 @@ from __future__ import annotations
 import getpass
 import hashlib
 import io
+import secrets
 import socket
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -75,9 +76,11 @@ class Board:
         digest = hashlib.sha256(content).hexdigest()
         env = {"EDGEKIT_ROOT": str(self.root), "EDGEKIT_HOLDER": holder()}
         self._answer(self.transport.run(["sh", "-s", "init"], stdin=content, env=env))
-        part = self.root / "bin" / f"{PROGRAM}.{digest}"
+        # Each session sends a part of its own: two may come to a new board at once.
+        tag = secrets.token_hex(8)
+        part = self.root / "bin" / f"{PROGRAM}.{tag}"
         self.transport.put(io.BytesIO(content), part, size=len(content))
-        self._answer(self.transport.run(["sh", "-s", "install", digest], stdin=content, env=env))
+        self._answer(self.transport.run(["sh", "-s", "install", digest, tag], stdin=content, env=env))
         self._installed = True
 
     def _answer(self, done: Completed) -> list[tuple[str, str]]:
