@@ -101,9 +101,10 @@ def mismatches(wanted: Release | DeviceProfile, found: BoardFacts) -> tuple[Mism
     differences = []
     if found.architecture != wanted.architecture:
         differences.append(Mismatch("architecture", wanted.architecture, found.architecture))
-    if found.glibc is None:
+    # Where neither getconf nor ldd is, Python tells the C library: without it that is unknown and not wrong.
+    if found.glibc is None and (found.libc is not None or found.python is not None):
         differences.append(Mismatch("glibc", f"{wanted.glibc} or newer", found.libc or "none"))
-    elif _version(found.glibc) < _version(wanted.glibc):
+    elif found.glibc is not None and _version(found.glibc) < _version(wanted.glibc):
         differences.append(Mismatch("glibc", f"{wanted.glibc} or newer", found.glibc))
     if found.python is None:
         differences.append(Mismatch("python", wanted.python, "none"))
