@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from typer.core import TyperCommand, TyperGroup, TyperOption
+from typer.core import TyperArgument, TyperCommand, TyperGroup, TyperOption
 
 
 class Command(TyperCommand):
-    """A command: flags carry no type, required arguments no braces."""
+    """A command: flags and arguments carry no Python type, required arguments no braces."""
 
     def get_params(self, ctx: Any) -> Any:
         return _without_types(super().get_params(ctx))
@@ -28,7 +28,14 @@ def _without_types(params: Any) -> Any:
     for param in params:
         if isinstance(param, TyperOption) and param.is_flag:
             param.metavar = ""
+        elif isinstance(param, TyperArgument):
+            # Typer has no switch for it: the type stands beside the name, as in 'PICTURE <list[Path]>'.
+            vars(param)["display_type_rich"] = _no_type
     return params
+
+
+def _no_type(ctx: Any) -> None:
+    del ctx
 
 
 def _plain(pieces: list[str]) -> list[str]:

@@ -258,7 +258,7 @@ def show_validation(result: Validation, *, held_out: bool) -> None:
             "size",
             show.size(result.float_size),
             show.size(result.int8_size),
-            f"{result.float_size / result.int8_size:.1f}x smaller",
+            _shrunk(result.float_size, result.int8_size),
         )
     ]
     if result.accuracy is not None:
@@ -296,6 +296,10 @@ def show_validation(result: Validation, *, held_out: bool) -> None:
             label="note:",
             style="yellow",
         )
+
+
+def _shrunk(before: int, after: int) -> str:
+    return f"{before / after:.1f}x smaller" if after <= before else f"{after / before:.1f}x larger"
 
 
 def _tensor(spec: Any) -> str:

@@ -1,0 +1,177 @@
+"""Everything wrong that a user can hand to `convert` ends in a sentence, exit code 2, a hint - and no file."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests.cli.conftest import Material
+from tests.cli.program import Program
+
+
+def refused(edgekit: Program, model: Path, data: Path | str, *words: str, code: int = 2) -> dict[str, Any]:
+    """What `convert` says; it must have written nothing."""
+    before = sorted(edgekit.cwd.rglob("*"))
+    told = edgekit.fails("convert", model, "-p", "host", "-c", data, "-o", "m.tflite", *words, code=code)
+    assert sorted(edgekit.cwd.rglob("*")) == before, "something was left behind"
+    return told
+
+
+class TestModel:
+    def test_not_a_model(self, edgekit: Program, material: Material) -> None:
+        (edgekit.cwd / "notes.keras").write_text("no model\n")
+        told = refused(edgekit, Path("notes.keras"), material.pictures)
+        assert told["message"] == "notes.keras: not a model that edgekit knows"
+        assert told["hint"]
+
+    def test_nothing_there(self, edgekit: Program, material: Material) -> None:
+        assert refused(edgekit, Path("nowhere"), material.pictures)["message"] == "nowhere: no such model"
+
+    def test_a_model_that_is_known_but_not_converted(self, edgekit: Program, material: Material) -> None:
+        (edgekit.cwd / "old.h5").write_bytes(b"\x89HDF\r\n\x1a\n" + bytes(100))
+        told = refused(edgekit, Path("old.h5"), material.pictures)
+        assert "this is a Keras .h5 file" in told["message"]
+        assert "save it as .keras" in told["hint"]
+
+    def test_a_folder_above_the_model(self, edgekit: Program, material: Material) -> None:
+        told = refused(edgekit, material.saved_model.parent, material.pictures)
+        assert told["hint"] == f"there is a SavedModel in {material.saved_model}"
+
+    def test_a_savedmodel_without_a_serving_signature(self, edgekit: Program, material: Material) -> None:
+        told = refused(edgekit, material.unsigned, material.vectors)
+        assert "has no serving signature 'serving_default'" in told["message"]
+        assert "signatures=" in told["hint"]
+
+    def test_a_damaged_archive(self, edgekit: Program, material: Material) -> None:
+        content = material.keras.read_bytes()
+        (edgekit.cwd / "cut.keras").write_bytes(content[: len(content) // 2])
+        assert refused(edgekit, Path("cut.keras"), material.pictures)["hint"]
+
+    def test_code_that_nobody_trusted(self, edgekit: Program, material: Material) -> None:
+        told = refused(edgekit, material.code, material.vectors)
+        assert "would run code that came with it" in told["message"]
+        assert "--trust-code" in told["hint"]
+        assert any("Lambda 'twice'" in line for line in told["fields"]["code"])
+
+    def test_an_operator_that_int8_lacks_altogether(self, edgekit: Program, material: Material) -> None:
+        told = refused(edgekit, material.strings, material.vectors)
+        assert "no INT8 TFLite operator does the work of" in told["message"]
+        assert told["fields"]["operators"]
+
+    def test_an_operator_that_exists_in_float_only(self, edgekit: Program, material: Material) -> None:
+        told = refused(edgekit, material.sine, material.vectors)
+        assert "SIN" in told["message"]
+        assert told["hint"] == "say --allow-float to accept that"
+        ended = edgekit(
+            "convert", material.sine, "-p", "host", "-c", material.vectors, "-o", "m.tflite", "--allow-float"
+        )
+        assert "note: " in ended.err
+
+    def test_larger_than_the_profile_allows(self, edgekit: Program, material: Material, repository: Path) -> None:
+        text = (repository / "device_profiles/host.toml").read_text("utf-8")
+        lines = ["max_model_mb = 0.001" if line.startswith("max_model_mb") else line for line in text.splitlines()]
+        (edgekit.cwd / "tiny.toml").write_text("\n".join(lines).replace('name = "host"', 'name = "tiny"') + "\n")
+        told = refused(edgekit, material.keras, material.pictures, "--range", "-1..1", "-p", "tiny.toml", code=1)
+        assert "the profile tiny allows 0.001 MB" in told["message"]
+
+
+class TestData:
+    def test_no_such_folder(self, edgekit: Program, material: Material) -> None:
+        assert refused(edgekit, material.keras, "nowhere")["message"] == "nowhere: no such file or folder"
+
+    def test_an_empty_folder(self, edgekit: Program, material: Material) -> None:
+        (edgekit.cwd / "empty").mkdir()
+        told = refused(edgekit, material.keras, "empty", "--range", "-1..1")
+        assert told["message"] == "empty: holds no picture, it is empty"
+        assert ".png" in told["hint"]
+
+    def test_a_folder_of_other_files(self, edgekit: Program, material: Material) -> None:
+        (edgekit.cwd / "texts").mkdir()
+        (edgekit.cwd / "texts" / "a.txt").touch()
+        assert "only 1 other files" in refused(edgekit, material.keras, "texts", "--range", "-1..1")["message"]
+
+    def test_something_that_is_no_data(self, edgekit: Program, material: Material) -> None:
+        (edgekit.cwd / "film.mp4").touch()
+        assert "not a dataset that edgekit reads" in refused(edgekit, material.keras, "film.mp4")["message"]
+
+    def test_pixels_without_a_declared_range(self, edgekit: Program, material: Material) -> None:
+        told = refused(edgekit, material.keras, material.pictures)
+        assert "value range" in told["message"]
+        assert "--range -1..1" in told["hint"]
+
+    @pytest.fixture
+    def spoiled(self, edgekit: Program, material: Material) -> Path:
+        """20 pictures of one colour."""
+        shutil.copytree(material.pictures / "red", edgekit.cwd / "spoiled")
+        return edgekit.cwd / "spoiled"
+
+    def test_one_unreadable_picture_is_skipped_and_counted(
+        self, edgekit: Program, material: Material, spoiled: Path
+    ) -> None:
+        (spoiled / "004.png").write_bytes(b"no picture")
+        words = ["-p", "host", "-c", "spoiled", "--range", "-1..1", "-o", "m.tflite"]
+        ended = edgekit("convert", material.keras, *words)
+        assert "1 unreadable pictures" in ended.out
+        found = edgekit("convert", material.keras, *words, "--json").data
+        assert found["conversion"]["provenance"]["calibration"]["skipped"] == 1
+        assert found["validation"]["skipped"] == 1
+
+    def test_many_are_named_and_refused(self, edgekit: Program, material: Material, spoiled: Path) -> None:
+        for name in ("001.png", "004.png", "007.png"):
+            (spoiled / name).write_bytes(b"no picture")
+        told = refused(edgekit, material.keras, "spoiled", "--range", "-1..1")
+        assert "3 of 20 wanted samples cannot be read" in told["message"]
+        assert "004.png (" in told["message"]
+        assert sorted(told["fields"]["skipped"]) == ["001.png", "004.png", "007.png"]
+
+    @pytest.mark.parametrize(
+        ("array", "message"),
+        [
+            (np.zeros((8, 5), np.float32), "input 'x' expects samples of shape [4], got [5]"),
+            (np.zeros((8, 4), np.int32), "input 'x' expects float32, got int32"),
+            (np.zeros((0, 4), np.float32), "holds no sample"),
+            (np.full((8, 4), np.nan, np.float32), "holds NaN or infinity"),
+            (np.array(["a", "b"]), "expected numbers"),
+            (np.array([{}, {}], dtype=object), "not a readable NumPy file"),
+        ],
+        ids=["shape", "dtype", "empty", "nan", "text", "pickle"],
+    )
+    def test_arrays_that_do_not_fit(self, array: Any, message: str, edgekit: Program, material: Material) -> None:
+        np.save(edgekit.cwd / "x.npy", array)
+        assert message in refused(edgekit, material.sine, "x.npy", "--allow-float")["message"]
+
+
+class TestOptions:
+    def test_an_unknown_profile(self, edgekit: Program, material: Material) -> None:
+        told = refused(edgekit, material.keras, material.pictures, "-p", "raspberry-pi-44b")
+        assert told["hint"] == "did you mean 'raspberry-pi-4b'?"
+
+    @pytest.mark.parametrize(
+        ("words", "message"),
+        [
+            (("--range", "0..2"), "range '0..2' is not one of -1..1, 0..1, 0..255"),
+            (("--color", "CMYK"), "color 'CMYK' is not one of RGB, BGR, GRAY"),
+            (("--mean", "0.5"), "mean and std belong together"),
+            (("--size", "large"), "--size: 'large' is no size"),
+            (("--labels", "nowhere.txt"), "nowhere.txt: cannot read the labels"),
+            (("--declare", "nowhere.toml"), "nowhere.toml: cannot read the model declaration"),
+        ],
+    )
+    def test_values_that_cannot_be(
+        self, words: tuple[str, ...], message: str, edgekit: Program, material: Material
+    ) -> None:
+        assert message in refused(edgekit, material.keras, material.pictures, *words)["message"]
+
+    def test_an_output_that_cannot_be(self, edgekit: Program, material: Material) -> None:
+        assert "does not exist" in refused(edgekit, material.keras, material.pictures, "-o", "no/m.tflite")["message"]
+        assert "end in .tflite" in refused(edgekit, material.keras, material.pictures, "-o", "m.bin")["message"]
+
+    def test_an_unknown_key_in_model_toml(self, edgekit: Program, material: Material) -> None:
+        (edgekit.cwd / "model.toml").write_text('colour = "RGB"\n')
+        told = refused(edgekit, material.keras, material.pictures, "--declare", "model.toml")
+        assert told["message"] == "model.toml: unknown key 'colour'"
+        assert told["hint"] == "did you mean 'color'?"

@@ -1,0 +1,278 @@
+"""inspect, convert, validate, bundle: what they print, what they write, and that they do it twice alike."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import shutil
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.cli.conftest import Made, Material
+from tests.cli.program import Program
+
+# Nothing of TensorFlow, LiteRT, Abseil or the CUDA loader may reach the user.
+CHATTER = re.compile(
+    r"tensorflow/|TensorFlow Lite XNNPACK|oneDNN|cuda|absl|^[IWE]\d{4} |WARNING|I0000|W0000", re.M | re.I
+)
+
+
+def contents(folder: Path) -> dict[str, str]:
+    """The hash of every file below."""
+    return {
+        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
+
+
+class TestInspect:
+    def test_a_keras_file(self, edgekit: Program, material: Material) -> None:
+        ended = edgekit("inspect", material.keras)
+        assert "Keras 3 archive" in ended.out
+        assert "float32 [?x16x16x3]" in ended.out
+        assert ended.err == f"next: edgekit convert {material.keras} -p PROFILE -c DATA -o colours.tflite\n"
+        assert edgekit("inspect", material.keras, "--json").data["form"] == "keras"
+
+    def test_a_savedmodel(self, edgekit: Program, material: Material) -> None:
+        found = edgekit("inspect", material.saved_model, "--json").data
+        assert (found["form"], found["inputs"][0]["shape"]) == ("saved-model", [-1, 16, 16, 3])
+
+    def test_a_savedmodel_that_cannot_be_converted_is_described_all_the_same(
+        self, edgekit: Program, material: Material
+    ) -> None:
+        assert "has no serving signature" in edgekit("inspect", material.unsigned).err
+
+    def test_a_model_that_holds_code_is_not_run(self, edgekit: Program, material: Material) -> None:
+        assert any("Lambda" in line for line in edgekit("inspect", material.code, "--json").data["code"])
+
+    def test_a_tflite(self, edgekit: Program, made: Made) -> None:
+        assert edgekit("inspect", made.int8, "--json").data["quantization"] == "int8"
+        assert edgekit("inspect", made.float, "--json").data["quantization"] == "float"
+
+    @pytest.mark.parametrize("content", [b"", b"a letter to nobody\n", b"PK\x03\x04 and no more", b"\0" * 4096])
+    def test_no_model(self, content: bytes, edgekit: Program) -> None:
+        (edgekit.cwd / "thing").write_bytes(content)
+        told = edgekit.fails("inspect", "thing")
+        assert told["message"] == "thing: not a model that edgekit knows"
+        assert told["hint"] == "give a SavedModel folder or a .keras file"
+
+    def test_nothing_there(self, edgekit: Program) -> None:
+        assert edgekit.fails("inspect", "nowhere")["message"] == "nowhere: no such model"
+
+
+class TestConvert:
+    def test_to_people(self, edgekit: Program, material: Material) -> None:
+        ended = edgekit(
+            "convert", material.keras, "-p", "raspberry-pi-4b", "-c", material.pictures, "--range", "-1..1",
+            "-o", "my model.tflite", "--samples", "30",
+        )  # fmt: skip
+        assert "colours: keras to INT8 for raspberry-pi-4b" in ended.out
+        assert "picture  uint8 [?x16x16x3]" in ended.out
+        assert "30 samples, seed 0" in ended.out
+        assert "FP32 against INT8, 60 calibration samples, none held out" in ended.out
+        assert "same best class: 100.0 %" in ended.out
+        talk = ended.err.splitlines()
+        assert "validated on the calibration data" in talk[0]
+        assert talk[1] == "wrote my model.tflite and my model.edgekit/"
+        log = Path(re.sub("^TensorFlow's own words are in ", "", talk[2]))
+        assert log.is_file()
+        assert log.is_relative_to(edgekit.environment["HOME"])
+        assert talk[3] == "next: edgekit bundle 'my model.tflite' -p raspberry-pi-4b -o 'my model.ekb'"
+        assert len(talk) == 4
+        assert not CHATTER.search("\n".join(talk[:2] + talk[3:]) + ended.out)
+        assert sorted(path.name for path in edgekit.cwd.iterdir()) == ["my model.edgekit", "my model.tflite"]
+
+    def test_to_programs(self, edgekit: Program, material: Material) -> None:
+        ended = edgekit(
+            "convert", material.saved_model, "-p", "generic-aarch64", "-c", material.pictures, "--range", "-1..1",
+            "-o", "m.tflite", "-d", material.pictures, "--samples", "30", "--size", "16x16", "--color", "RGB", "--json",
+        )  # fmt: skip
+        assert set(ended.data) == {"conversion", "validation", "output"}
+        assert ended.data["conversion"] == json.loads((edgekit.cwd / "m.edgekit/conversion.json").read_text())
+        assert ended.data["conversion"]["preprocess"]["width"] == 16
+        assert ended.data["validation"]["accuracy"]["samples"] == 60
+        assert ended.err == ""
+
+    def test_twice_gives_the_same_bytes(self, edgekit: Program, material: Material, made: Made) -> None:
+        edgekit(
+            "convert", material.keras, "-p", "host", "-c", material.pictures, "--range", "-1..1", "--samples", "40",
+            "-o", "colours.tflite",
+        )  # fmt: skip
+        first = contents(made.folder)
+        del first["colours.ekb"]
+        assert contents(edgekit.cwd) == first
+
+    def test_progress_is_shown_on_a_terminal(self, edgekit: Program, material: Material) -> None:
+        ended = edgekit.on_terminal(
+            "convert",
+            material.keras,
+            "-p",
+            "host",
+            "-c",
+            material.pictures,
+            "--range",
+            "-1..1",
+            "-o",
+            "m.tflite",
+            "--json",
+        )
+        assert "calibrate" in ended.err
+        assert "100 %" in ended.err
+        assert not CHATTER.search(ended.err)
+        assert ended.data["output"] == "m.tflite"
+
+    def test_code_is_run_when_it_is_trusted(self, edgekit: Program, material: Material) -> None:
+        edgekit("convert", material.code, "-p", "host", "-c", material.vectors, "-o", "m.tflite", "--trust-code")
+        assert (edgekit.cwd / "m.tflite").is_file()
+
+    def test_a_declaration_in_a_file_and_options_over_it(self, edgekit: Program, material: Material) -> None:
+        (edgekit.cwd / "model.toml").write_text('name = "hues"\nrange = "0..255"\nlabels = ["b", "g", "r"]\n')
+        (edgekit.cwd / "labels.txt").write_text("blue\ngreen\nred\n")
+        found = edgekit(
+            "convert", material.keras, "-p", "host", "-c", material.pictures, "--declare", "model.toml",
+            "--mean", "127.5", "--std", "127.5", "--labels", "labels.txt", "--samples", "10",
+            "-o", "m.tflite", "--json",
+        ).data["conversion"]  # fmt: skip
+        assert (found["name"], found["labels"]) == ("hues", ["blue", "green", "red"])
+        assert found["preprocess"]["mean"] == [127.5] * 3
+
+    def test_an_interrupt_leaves_nothing(self, edgekit: Program, material: Material) -> None:
+        process = edgekit.start(
+            "convert", material.keras, "-p", "host", "-c", material.pictures, "--range", "-1..1", "-o", "m.tflite"
+        )
+        try:
+            limit = time.monotonic() + 60
+            while not (workers := _children(process.pid)) or not list(edgekit.cwd.iterdir()):
+                assert time.monotonic() < limit
+                assert process.poll() is None
+                time.sleep(0.02)
+            process.send_signal(signal.SIGINT)
+            out, err = process.communicate(timeout=60)
+        finally:
+            process.kill()
+            process.wait()
+        assert process.returncode == 130
+        assert out == ""
+        assert "Traceback" not in err
+        assert list(edgekit.cwd.iterdir()) == []
+        assert [worker for worker in workers if _runs(worker)] == []
+
+
+def _children(pid: int) -> list[int]:
+    try:
+        return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    except OSError:
+        return []
+
+
+def _runs(pid: int) -> bool:
+    try:
+        return "edgekit" in Path(f"/proc/{pid}/cmdline").read_text()
+    except OSError:
+        return False
+
+
+class TestValidate:
+    def test_figures(self, edgekit: Program, made: Made, material: Material) -> None:
+        ended = edgekit("validate", made.int8, "-d", material.pictures)
+        assert "FP32 against INT8, 60 samples" in ended.out
+        assert "says nothing of a board" in ended.out
+        assert ended.err.startswith("next: edgekit bundle ")
+        found = edgekit("validate", made.int8, "-d", material.pictures, "--json", "--samples", "20").data
+        assert (found["samples"], found["top1_agreement"]) == (20, 1.0)
+
+    def test_any_two_models(self, edgekit: Program, made: Made, material: Material) -> None:
+        found = edgekit("validate", made.int8, "--float", made.float, "-d", material.pictures, "--json").data
+        assert found["accuracy"]["int8_top1"] == 1.0
+
+    def test_gates_that_hold(self, edgekit: Program, made: Made, material: Material) -> None:
+        gates = ["--min-cosine", "0.99", "--min-sqnr", "20", "--min-agreement", "95%", "--max-drop", "1%"]
+        assert edgekit("validate", made.int8, "-d", material.pictures, "--json", *gates).data["schema"] == 1
+
+    def test_gates_that_do_not(self, edgekit: Program, made: Made, material: Material) -> None:
+        ended = edgekit(
+            "validate", made.int8, "-d", material.pictures, "--min-sqnr", "120", "--min-cosine", "1", code=1
+        )
+        assert "FP32 against INT8" in ended.out, "the figures are shown all the same"
+        assert "error: INT8 is too far from float: " in ended.err
+        assert "below 120 dB" in ended.err
+        assert "next:" not in ended.err
+        told = edgekit.fails("validate", made.int8, "-d", material.pictures, "--min-sqnr", "120", code=1)
+        assert told["type"] == "CheckFailed"
+        assert len(told["fields"]["failures"]) == 1
+        assert told["fields"]["validation"]["samples"] == 60
+
+    def test_a_gate_of_convert(self, edgekit: Program, material: Material) -> None:
+        told = edgekit.fails(
+            "convert", material.keras, "-p", "host", "-c", material.pictures, "--range", "-1..1", "-o", "m.tflite",
+            "--samples", "10", "--min-sqnr", "120", code=1,
+        )  # fmt: skip
+        assert told["fields"]["validation"]["samples"] == 60
+
+    def test_a_gate_that_the_data_cannot_judge(self, edgekit: Program, made: Made, material: Material) -> None:
+        bare = edgekit.cwd / "bare"
+        bare.mkdir()
+        for number, path in enumerate(sorted(material.pictures.rglob("*.png"))[:5]):
+            shutil.copy(path, bare / f"{number}.png")
+        told = edgekit.fails("validate", made.int8, "-d", "bare", "--max-drop", "0.01")
+        assert "the data have no labels" in told["message"]
+        assert "labels.csv" in told["hint"]
+
+    @pytest.mark.parametrize(
+        ("option", "value"), [("--max-drop", "2"), ("--max-drop", "1,5%"), ("--min-agreement", "-1")]
+    )
+    def test_a_share_that_is_none(self, option: str, value: str, edgekit: Program, made: Made) -> None:
+        told = edgekit.fails("validate", made.int8, "-d", "x", option, value)
+        assert told["message"] == f"{option}: '{value}' is no share"
+
+    def test_a_model_that_was_changed(self, edgekit: Program, made: Made, material: Material) -> None:
+        for path in (made.int8, made.float.parent):
+            target = edgekit.cwd / path.name
+            shutil.copytree(path, target) if path.is_dir() else shutil.copy(path, target)
+        with (edgekit.cwd / "colours.tflite").open("ab") as file:
+            file.write(b"\0")
+        told = edgekit.fails("validate", "colours.tflite", "-d", material.pictures, code=1)
+        assert "not the model that" in told["message"]
+
+    def test_a_model_without_its_record(self, edgekit: Program, made: Made, material: Material) -> None:
+        shutil.copy(made.int8, edgekit.cwd / "alone.tflite")
+        told = edgekit.fails("validate", "alone.tflite", "-d", material.pictures)
+        assert "alone.edgekit" in told["message"]
+        assert "edgekit convert" in told["hint"]
+
+
+class TestBundle:
+    def test_twice_gives_the_same_bytes(self, edgekit: Program, made: Made) -> None:
+        ended = edgekit("bundle", made.int8, "-p", "host", "-o", "again.ekb")
+        assert "release " in ended.out
+        assert "model.tflite" in ended.out
+        assert ended.err.splitlines()[-1] == "next: edgekit push again.ekb BOARD"
+        assert (edgekit.cwd / "again.ekb").read_bytes() == made.bundle.read_bytes()
+        assert os.listdir(edgekit.cwd) == ["again.ekb"]
+
+    def test_as_json(self, edgekit: Program, made: Made) -> None:
+        found = edgekit("bundle", made.int8, "-p", "host", "-o", "b.ekb", "--counter", "7", "--json").data
+        assert found["bytes"] == (edgekit.cwd / "b.ekb").stat().st_size
+        assert {"manifest.json", "model.tflite", "golden.npz"} <= {member["name"] for member in found["members"]}
+        text = (edgekit.cwd / "b.ekb").read_bytes()[512:4096]
+        assert b"counter 7\n" in text
+
+    def test_for_another_board_than_it_was_converted_for(self, edgekit: Program, made: Made) -> None:
+        told = edgekit.fails("bundle", made.int8, "-p", "raspberry-pi-5", "-o", "b.ekb")
+        assert "was converted for host, not for raspberry-pi-5" in told["message"]
+        assert "-p host" in told["hint"]
+        assert os.listdir(edgekit.cwd) == []
+
+    def test_into_a_folder_that_is_not_there(self, edgekit: Program, made: Made) -> None:
+        told = edgekit.fails("bundle", made.int8, "-p", "host", "-o", "nowhere/b.ekb")
+        assert "nowhere" in told["message"]
+
+    def test_something_else_than_a_bundle_is_pushed(self, edgekit: Program, made: Made) -> None:
+        told = edgekit.fails("push", made.int8, "embedded")
+        assert (told["type"], told["message"]) == ("BundleError", f"{made.int8}: it is not a bundle of edgekit")
