@@ -328,7 +328,8 @@ class TestWhole:
 
     def test_ctrl_c_leaves_nothing(self, models: Path, pictures: Path, tmp_path: Path) -> None:
         script = (
-            "import sys; from pathlib import Path; from edgekit import convert, profile\n"
+            "import sys; from pathlib import Path\n"
+            "from edgekit.conversion import convert; from edgekit.profiles import profile\n"
             "from edgekit.datasets.declaration import declare\n"
             "convert.convert(Path(sys.argv[1]), profile=profile.find('generic-aarch64'), data=Path(sys.argv[2]),\n"
             "    output=Path(sys.argv[3]) / 'm.tflite', declaration=declare(range='0..1'), log=Path(sys.argv[4]),\n"

@@ -44,7 +44,7 @@ def test_the_tests_lock_holds_the_hosts_versions(repository: Path) -> None:
 def test_every_declared_dependency_is_locked_in_its_range(repository: Path) -> None:
     project = tomllib.loads((repository / "pyproject.toml").read_text("utf-8"))
     groups = project["dependency-groups"]
-    host = [*project["project"]["dependencies"], *groups["demo"], *groups["build"]]
+    host = [*project["project"]["dependencies"], *project["project"]["optional-dependencies"]["demo"], *groups["build"]]
     for lock, wanted in zip(LOCKS, (host, [*host, *groups["dev"]]), strict=True):
         locked = pins((repository / lock).read_text("ascii"))
         for requirement in map(Requirement, wanted):
