@@ -67,10 +67,10 @@ def test_frozen_while_connecting(proxied: tuple[TcpProxy, Path, Path], after: in
 
 def test_frozen_while_authenticating(proxied: tuple[TcpProxy, Path, Path]) -> None:
     proxy, config, _ = proxied
-    connect("board", config=config, timeouts=SHORT).close()
-    whole = proxy.sent
+    with connect("board", config=config, timeouts=SHORT):
+        whole = proxy.sent
     found = set()
-    for before in (200, 500, 800):  # bytes short of a whole login; padding and the farewell vary by some
+    for before in (200, 500, 800):  # bytes short of a whole login; padding varies by some
         proxy.thaw()
         proxy.freeze_after = proxy.sent + whole - before
         error = ends(DeviceError, lambda: connect("board", config=config, timeouts=SHORT))
