@@ -157,7 +157,7 @@ def demo(
 
 def _show(done: Deployment, facts: DeviceProfile, *, held_out: bool) -> None:
     show_conversion(done.conversion, facts)
-    show_validation(done.validation, held_out=held_out)
+    show_validation(done.validation, held_out=held_out, told=done.conversion.notes)
     show_push(done.board, done.push)
     both = [(done.bench, "INT8"), *([(done.float_bench, "FP32")] if done.float_bench else [])]
     show_bench([report for report, _ in both], [kind for _, kind in both])

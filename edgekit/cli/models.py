@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -124,7 +125,7 @@ def convert(
         )
     if not json:
         show_conversion(made, facts)
-        show_validation(result, held_out=data not in (None, calibrate))
+        show_validation(result, held_out=data not in (None, calibrate), told=made.notes)
         show.say(f"wrote {output} and {Files.of(output).folder}/")
         if log is not None:
             show.say(f"TensorFlow's own words are in {log}", style="dim")
@@ -245,14 +246,17 @@ def show_conversion(made: Conversion, facts: DeviceProfile) -> None:
     calibration = made.provenance.calibration
     rows.append(("calibrated with", f"{calibration.samples} samples, seed {calibration.seed}"))
     if calibration.skipped:
-        rows.append(("skipped", f"{calibration.skipped} unreadable pictures"))
+        rows.append(("skipped", f"{calibration.skipped} unreadable picture{'s' * (calibration.skipped > 1)}"))
     show.table(f"{made.name}: {made.provenance.source_format} to INT8 for {facts.name}", ["", ""], rows)
     for note in made.notes:
         show.say(note, label="note:", style="yellow")
 
 
-def show_validation(result: Validation, *, held_out: bool) -> None:
-    """FP32 against INT8, side by side; `held_out` says that the data are not those of the calibration."""
+def show_validation(result: Validation, *, held_out: bool, told: Sequence[str] = ()) -> None:
+    """FP32 against INT8, side by side; `held_out` says that the data are not those of the calibration.
+
+    Notes that were `told` already are not repeated.
+    """
     rows: list[tuple[str, Any, Any, Any]] = [
         (
             "size",
@@ -289,7 +293,8 @@ def show_validation(result: Validation, *, held_out: bool) -> None:
             f"largest difference {distance.max_abs:.4g}"
         )
     for note in result.notes:
-        show.say(note, label="note:", style="yellow")
+        if note not in told:
+            show.say(note, label="note:", style="yellow")
     if not held_out:
         show.say(
             "validated on the calibration data, which flatters INT8: give held-out data with --data",

@@ -94,7 +94,7 @@ def quantize(request: Request, progress: Progress) -> Quantized:
         input_names=tuple(spec.name for spec in inputs),
         calibration=stream.calibration(),
         versions=_versions(tf, request.form),
-        notes=notes + (("the batch is fixed to 1",) if inputs[0].shape[:1] == (1,) else ()),
+        notes=notes + (("the batch is fixed to 1",) if inputs[0].shape[:1] == (1,) else ()) + stream.notes(),
     )
 
 

@@ -20,6 +20,7 @@ from edgekit.errors import EdgekitError, UserError
 
 Array = NDArray[Any]
 SKIP_LIMIT = 0.10  # share of the wanted samples
+NAMED = 10
 
 
 @dataclass(frozen=True)
@@ -144,6 +145,12 @@ class Stream(Iterator[Sample]):
         """Which samples were given so far, as it goes into the manifest."""
         digest = hashlib.sha256("".join(self.used).encode()).hexdigest()
         return Calibration(samples=len(self.used), seed=self.seed, digest=digest, skipped=len(self.skipped))
+
+    def notes(self) -> tuple[str, ...]:
+        """A line for each sample that was skipped, at most ten."""
+        lines = [f"skipped {item.name}: {item.reason}" for item in self.skipped[:NAMED]]
+        more = len(self.skipped) - len(lines)
+        return (*lines, f"skipped {more} more") if more else tuple(lines)
 
     def _read(self, index: int) -> Sample:
         source = self.dataset.source

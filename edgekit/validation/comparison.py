@@ -65,7 +65,7 @@ def compare(request: Request, progress: Progress) -> Validation:
         int8_sha256=hashlib.sha256(int8_model).hexdigest(),
         int8_size=len(int8_model),
         latency=timer.latency(request.num_threads),
-        notes=notes,
+        notes=notes + stream.notes(),
     )
 
 

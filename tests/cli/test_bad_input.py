@@ -115,10 +115,12 @@ class TestData:
         (spoiled / "004.png").write_bytes(b"no picture")
         words = ["-p", "host", "-c", "spoiled", "--range", "-1..1", "-o", "m.tflite"]
         ended = edgekit("convert", material.keras, *words)
-        assert "1 unreadable pictures" in ended.out
+        assert "1 unreadable picture" in ended.out
+        assert ended.err.count("note: skipped 004.png: cannot read") == 1, "named once, though two steps met it"
         found = edgekit("convert", material.keras, *words, "--json").data
         assert found["conversion"]["provenance"]["calibration"]["skipped"] == 1
         assert found["validation"]["skipped"] == 1
+        assert [note.partition(":")[0] for note in found["conversion"]["notes"]] == ["skipped 004.png"]
 
     def test_many_are_named_and_refused(self, edgekit: Program, material: Material, spoiled: Path) -> None:
         for name in ("001.png", "004.png", "007.png"):
