@@ -81,7 +81,7 @@ def deploy(
             profile=facts,
             data=calibrate,
             held_out=data,
-            output=folder,
+            output=files.make_folder(folder),
             declaration=declaration,
             samples=samples,
             seed=seed,

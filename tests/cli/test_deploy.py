@@ -63,3 +63,10 @@ def test_a_gate_that_does_not_hold_leaves_the_board_as_it_was(trusted: Program, 
     told = trusted.fails(*words(material, "-p", "host", "--min-sqnr", "120"), code=1)
     assert "below 120 dB" in told["message"]
     assert trusted("status", "embedded", "--json").data["releases"] == []
+
+
+def test_a_place_for_the_results_that_is_taken(trusted: Program, material: Material) -> None:
+    (trusted.cwd / "out").write_text("a file\n")
+    told = trusted.fails(*words(material, "-p", "host", "-o", "out"))
+    assert told["message"] == "out: cannot be made: File exists"
+    assert (trusted.cwd / "out").read_text() == "a file\n"
