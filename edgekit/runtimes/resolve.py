@@ -155,7 +155,8 @@ def _fits(profile: DeviceProfile, wheel: Wheel) -> bool:
 
 
 def _title(wheels: list[Wheel]) -> str:
-    return f"{wheels[0].package} {' or '.join(wheel.version for wheel in wheels)}"
+    versions = dict.fromkeys(wheel.version for wheel in wheels)
+    return f"{wheels[0].package} {' or '.join(versions)}"
 
 
 def _refusal(profile: DeviceProfile, reason: str, hint: str) -> UserError:

@@ -6,14 +6,14 @@ wheel: what inference needs was found by tracing an interpreter that had nothing
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 
 @dataclass(frozen=True)
 class Wheel:
     """One locked version of a package and the boards that its wheels fit.
 
-    `glibc` is the oldest that the wheels accept; `pythons` and `architectures` are complete: every combination has a
+    `glibc` is the oldest that the wheels' libraries load on; `pythons` and `architectures` are complete: every combination has a
     wheel. `numpy` is the range that an interpreter takes, as a version specifier.
     """
 
@@ -34,24 +34,28 @@ class Wheel:
 
 _LICENSES = ("*.dist-info/METADATA", "*.dist-info/licenses/*", "*.dist-info/LICENSE*")
 
-INTERPRETERS = (
-    Wheel(
-        package="ai-edge-litert",
-        version="2.3.0",
-        architectures=("aarch64", "x86_64"),
-        pythons=("3.10", "3.11", "3.12", "3.13", "3.14"),
-        glibc="2.27",
-        # libLiteRt.so is left out: __init__ loads it only where it lies, and no library here needs a symbol of it.
-        keep=(
-            "ai_edge_litert/__init__.py",
-            "ai_edge_litert/interpreter.py",
-            "ai_edge_litert/metrics_*.py",
-            "ai_edge_litert/_pywrap_litert_interpreter_wrapper.so",
-            "ai_edge_litert/libpywrap_litert_common.so",
-            *_LICENSES,
-        ),
-        numpy=">=1.23.2",
+_LITERT = Wheel(
+    package="ai-edge-litert",
+    version="2.3.0",
+    architectures=("x86_64",),
+    pythons=("3.10", "3.11", "3.12", "3.13", "3.14"),
+    glibc="2.27",
+    # libLiteRt.so is left out: __init__ loads it only where it lies, and no library here needs a symbol of it.
+    keep=(
+        "ai_edge_litert/__init__.py",
+        "ai_edge_litert/interpreter.py",
+        "ai_edge_litert/metrics_*.py",
+        "ai_edge_litert/_pywrap_litert_interpreter_wrapper.so",
+        "ai_edge_litert/libpywrap_litert_common.so",
+        *_LICENSES,
     ),
+    numpy=">=1.23.2",
+)
+
+INTERPRETERS = (
+    _LITERT,
+    # The wheel's name says 2.27, but its library has symbols of glibc 2.34 (and of GCC 12's libstdc++).
+    replace(_LITERT, architectures=("aarch64",), glibc="2.34"),
 )
 
 _NUMPY_KEEP = ("numpy/*", "numpy.libs/*", *_LICENSES)

@@ -6,6 +6,7 @@ import base64
 import dataclasses
 import hashlib
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -260,8 +261,8 @@ REFUSALS = {
         r"ai-edge-litert 2\.3\.0 has no wheel for Python 3\.9 on aarch64",
     ),
     "an old C library": (
-        {"glibc": "2.17"},
-        r"ai-edge-litert 2\.3\.0 needs glibc 2\.27 or newer, and the board has 2\.17",
+        {"glibc": "2.31"},
+        r"ai-edge-litert 2\.3\.0 needs glibc 2\.34 or newer, and the board has 2\.31",
     ),
     "a version that is not locked": ({"runtime_version": "2.2.0"}, r"no locked wheels of ai-edge-litert 2\.2\.0"),
     "a package that is not locked": (
@@ -284,7 +285,7 @@ def test_no_fitting_wheel_is_refused_with_the_reason(
 
 @pytest.mark.parametrize("python", INTERPRETERS[0].pythons)
 def test_every_python_of_the_interpreter_has_a_numpy_wheel(board: profile.DeviceProfile, python: str) -> None:
-    interpreter, numpy, _ = resolve.choose(dataclasses.replace(board, python=python, glibc="2.27"))
+    interpreter, numpy, _ = resolve.choose(dataclasses.replace(board, python=python, glibc="2.34"))
     assert (interpreter.package, numpy.package) == ("ai-edge-litert", "numpy")
     assert python in numpy.pythons
 
@@ -299,6 +300,22 @@ def test_every_row_of_the_table_has_its_lock(wheel: Wheel) -> None:
 @pytest.mark.parametrize("name", [file.name for file in profile.available()])
 def test_every_packaged_profile_has_a_runtime(name: str) -> None:
     assert resolve.choose(profile.find(name))
+
+
+@pytest.mark.parametrize("name", ["raspberry-pi-4b", "host"])
+def test_no_library_of_a_tree_asks_for_a_newer_glibc_than_its_row(name: str) -> None:
+    """Wheels' names have been seen to promise more than their libraries keep."""
+    tree = resolve.resolve(profile.find(name))
+    rows = {f"{wheel.package}/": wheel.glibc for wheel in resolve.choose(profile.find(name))}
+    rows = {key.replace("ai-edge-litert", "ai_edge_litert"): glibc for key, glibc in rows.items()}
+    for file in tree.files:
+        row = rows.get(f"{file.name.split('/')[0]}/")
+        if ".so" not in file.name or row is None:
+            continue
+        needed = [
+            tuple(map(int, match.split(b"."))) for match in re.findall(rb"GLIBC_(\d+\.\d+)", file.path.read_bytes())
+        ]
+        assert max(needed, default=(0, 0)) <= tuple(map(int, row.split("."))), file.name
 
 
 def test_a_wheel_that_lies_about_its_content_is_refused(tmp_path: Path) -> None:
