@@ -13,8 +13,8 @@ from dataclasses import dataclass, replace
 class Wheel:
     """One locked version of a package and the boards that its wheels fit.
 
-    `glibc` is the oldest that the wheels' libraries load on; `pythons` and `architectures` are complete: every combination has a
-    wheel. `numpy` is the range that an interpreter takes, as a version specifier.
+    `glibc` is the oldest that the wheels' libraries load on; `pythons` and `architectures` are complete: every
+    combination has a wheel. `numpy` is the range that an interpreter takes, as a version specifier.
     """
 
     package: str
