@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -15,12 +15,16 @@ from edgekit.bundles import bundle, packing
 from edgekit.conversion.convert import convert
 from edgekit.conversion.record import Conversion, Files
 from edgekit.datasets.declaration import Declaration
+from edgekit.errors import CheckFailed, UserError
 from edgekit.profiles.profile import DeviceProfile
 from edgekit.runtimes import resolve
 from edgekit.validation import validate
 from edgekit.validation.validate import Thresholds, Validation
 
 Progress = Callable[[str, int, int], None]
+
+# With fewer, a single sample weighs more than the profile's budget of a point.
+MIN_LABELLED = 100
 
 
 @dataclass(frozen=True)
@@ -64,10 +68,14 @@ def prepare(
 ) -> Prepared:
     """Convert, validate and bundle into the folder `output`. A profile without an interpreter is refused first.
 
-    Raises UserError and CheckFailed as its steps do; CheckFailed also when a threshold does not hold.
+    The profile's `max_accuracy_drop` is the limit unless `thresholds` states one, where at least `MIN_LABELLED` samples
+    have labels. Raises UserError and CheckFailed as its steps do; CheckFailed also when a threshold does not hold.
     """
     resolve.choose(profile)
-    output.mkdir(parents=True, exist_ok=True)
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"{output}: cannot be made: {error.strerror or error}", path=str(output)) from error
     target = output / "model.tflite"
     record = convert(
         model,
@@ -84,7 +92,11 @@ def prepare(
     validation = validate.validate_conversion(
         target, held_out or data, num_threads=profile.num_threads, seed=seed + 1, progress=progress
     )
-    validate.check(validation, thresholds or Thresholds())
+    limits = thresholds or Thresholds()
+    labelled = validation.accuracy.samples if validation.accuracy else 0
+    if limits.max_accuracy_drop is None and labelled >= MIN_LABELLED:
+        limits = replace(limits, max_accuracy_drop=profile.max_accuracy_drop)
+    validate.check(validation, limits)
     made = packing.pack(target, profile, output / f"{packing.release_name(record.name)}.ekb", progress=progress)
     return Prepared(target, made.path, record, validation)
 
@@ -111,3 +123,25 @@ def deliver(
     return Deployment(
         board.name, pushed.release_id, prepared.conversion, prepared.validation, pushed, status, measured, reference
     )
+
+
+def judge(deployment: Deployment, profile: DeviceProfile) -> None:
+    """Hold the figures of the board to the profile's budgets. Raises CheckFailed; the release stays current.
+
+    Latency is the median, and judged only where the times are valid; memory is the process's peak.
+    """
+    report = deployment.bench
+    failures = []
+    limit, median = profile.max_latency_ms, report.latency.median_ms
+    if limit is not None and report.validity.valid and median > limit:
+        failures.append(f"the median latency is {median:.2f} ms, the profile allows {limit:g} ms")
+    peak = report.memory.peak_mem_mb
+    if peak is not None and peak > profile.max_ram_mb:
+        failures.append(f"the peak memory is {peak:.0f} MiB, the profile allows {profile.max_ram_mb} MiB")
+    if failures:
+        raise CheckFailed(
+            f"{deployment.board}: the release is over the budget of {profile.name}: {'; '.join(failures)}",
+            hint=f"edgekit rollback {deployment.board}, or raise the budget in the profile",
+            board=deployment.board,
+            failures=failures,
+        )

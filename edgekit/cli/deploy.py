@@ -92,11 +92,13 @@ def deploy(
         )
         done = deployment.deliver(prepared, target, progress=update)
     page = _write_report(done, folder, None)
+    if not json:
+        _show(done, facts, held_out=data not in (None, calibrate))
+        show.say(f"report: {page}")
+    deployment.judge(done, facts)
     if json:
         show.data(_plain(done, prepared, page))
         return
-    _show(done, facts, held_out=data not in (None, calibrate))
-    show.say(f"report: {page}")
     show.next_step("edgekit", "run", name, "PICTURE")
     show.next_step("edgekit", "rollback", name)
 
