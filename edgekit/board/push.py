@@ -14,9 +14,9 @@ from edgekit.board.facts import BoardFacts, facts, require_match
 from edgekit.board.plan import Plan, decide
 from edgekit.board.session import Board
 from edgekit.bundles.bundle import Bundle
-from edgekit.transport import NoSpace
+from edgekit.transport import NoSpace, ReadOnlyTarget, TransferFailed
 
-ATTEMPTS = 3
+ATTEMPTS = 5
 _CHUNK = 1 << 20
 
 
@@ -65,12 +65,13 @@ def push(
         plan = survey(board, bundle)
         if attempt == 1:
             resumed = sum(send.offset for send in plan.sends)
-        _send(board, bundle, plan, progress, sent)
         try:
+            _send(board, bundle, plan, progress, sent)
             board.call("stage", plan.release_id)
             break
-        except Damaged:
-            if attempt == ATTEMPTS:
+        except (Damaged, TransferFailed) as error:
+            # Damaged on its way, or by another push of the same content; what is right by now is not sent again.
+            if attempt == ATTEMPTS or isinstance(error, NoSpace | ReadOnlyTarget):
                 raise
     return _result(bundle.release, sent, resumed, time.monotonic() - started)
 
