@@ -127,7 +127,7 @@ def activate(
 ) -> None:
     """Check a staged release on the board and, if it passes, make it the current one."""
     with opened(name, ssh_config) as target:
-        found = board.activate(target, release, on_stderr=lambda line: show.say(line, style="dim"))
+        found = board.activate(target, release, on_stderr=_pass_on)
     if json:
         show.data(found)
         return
@@ -176,11 +176,18 @@ def embedded() -> None:
     The other commands start it by themselves when BOARD is 'embedded'.
     """
     from edgekit.embedded import serve, wait_for_signal
+    from edgekit.transport.config import own_known_hosts
 
     with serve() as running:
         show.say(f"the embedded board answers on 127.0.0.1:{running.port}; Ctrl-C ends it")
-        print(running.ssh_config(), end="", flush=True)
+        print(running.ssh_config(), f'  UserKnownHostsFile "{own_known_hosts()}"\n', sep="", end="", flush=True)
         wait_for_signal()
+
+
+def _pass_on(line: str) -> None:
+    """What the check says while it runs; how it ended is told by the result or the error."""
+    if not line.startswith(("edgekit-board: ", "INFO: ")):
+        show.say(line, style="dim")
 
 
 def show_push(name: str, sent: board.PushResult) -> None:

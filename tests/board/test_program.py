@@ -136,6 +136,24 @@ def test_an_unfinished_upload_is_not_staged(program: Program, one: Bundle) -> No
     assert program("stage", "0" * 64).code == "unknown-release"
 
 
+def test_a_link_that_a_cut_left_behind_is_in_nobodys_way(program: Program, one: Bundle, two: Bundle) -> None:
+    program.activate(one)
+    content = program.root / "store" / one.release.member("model.tflite").sha256
+    os.link(content, program.root / "releases" / "link.tmp")
+    before = content.read_bytes()
+    program.activate(two)
+    assert program.current == two.release.id
+    assert content.read_bytes() == before
+
+
+def test_a_lock_that_is_no_folder_is_told(program: Program, one: Bundle) -> None:
+    program.activate(one)
+    (program.root / "lock").touch()
+    answer = program("gc")
+    assert (answer.status, answer.code) == (3, "io")
+    assert program.current == one.release.id
+
+
 def test_a_damaged_store_is_noticed_and_mended_by_another_push(program: Program, one: Bundle, two: Bundle) -> None:
     program.activate(one)
     program.activate(two)
