@@ -59,6 +59,7 @@ def start_sshd(
     options: Sequence[str] = (),
     client_options: Sequence[str] = (),
     sftp: bool = True,
+    wrapper: Sequence[str] = (),
 ) -> Iterator[SshBoard]:
     """Run sshd until the block ends.
 
@@ -67,6 +68,7 @@ def start_sshd(
         options: more lines for sshd_config.
         client_options: more lines for the Host block in `ssh_config`.
         sftp: with an sftp subsystem.
+        wrapper: a command that starts sshd in its own place, such as `unshare --mount`.
     """
     if SSHD is None:
         raise RuntimeError("the tests need OpenSSH's sshd (Debian: openssh-server)")
@@ -116,7 +118,7 @@ def start_sshd(
     client.write_text("\n".join(block) + "\n")
     log = folder / "log"
     with open(log, "wb") as out:
-        process = subprocess.Popen([SSHD, "-D", "-e", "-f", str(config)], stdout=out, stderr=out)
+        process = subprocess.Popen([*wrapper, SSHD, "-D", "-e", "-f", str(config)], stdout=out, stderr=out)
     board = SshBoard(
         port, getpass.getuser(), identity, client, known, host_key, root, log, alias=alias, process=process
     )

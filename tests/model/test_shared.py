@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import csv
-import wave
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +21,7 @@ from edgekit.models import flatbuffer
 from edgekit.models.inspection import inspect
 from edgekit.profiles.profile import DeviceProfile
 from edgekit.validation.validate import validate, validate_conversion
+from tests.speech import first_channel, spectrograms
 
 pytestmark = pytest.mark.shared
 
@@ -40,33 +40,6 @@ def attempt(board: DeviceProfile, tmp_path: Path) -> Any:
             raise
 
     return run
-
-
-def spectrograms(folder: Path) -> np.ndarray:
-    """MLPerf Tiny's keyword features [N, 49, 10, 1] of seconds of the WAV files, as its own front end makes them.
-
-    mlcommons/tiny, benchmark/training/keyword_spotting/get_dataset.py: 30 ms windows every 20 ms, 40 mel bins from
-    20 Hz to 4 kHz, the first ten MFCCs.
-    """
-    import tensorflow as tf
-
-    mel = tf.signal.linear_to_mel_weight_matrix(40, 257, 16000, 20.0, 4000.0)
-    rows = []
-    for path in sorted(folder.glob("*.wav")):
-        sound = first_channel(path)
-        for start in range(0, len(sound) - 15999, 4000):
-            second = sound[start : start + 16000] / max(1.0, float(np.abs(sound[start : start + 16000]).max()))
-            spectrum = tf.abs(tf.signal.stft(second, 480, 320, 512, tf.signal.hann_window))
-            rows.append(tf.signal.mfccs_from_log_mel_spectrograms(tf.math.log(spectrum @ mel + 1e-6))[:49, :10].numpy())
-    return np.stack(rows)[..., None].astype(np.float32)
-
-
-def first_channel(path: Path) -> np.ndarray:
-    """16 kHz sound as float32 in -1..1."""
-    with wave.open(str(path)) as file:
-        assert (file.getframerate(), file.getsampwidth()) == (16000, 2)
-        frames = np.frombuffer(file.readframes(file.getnframes()), "<i2").reshape(-1, file.getnchannels())
-    return frames[:, 0].astype(np.float32) / 32768
 
 
 def piano_windows(folder: Path) -> np.ndarray:

@@ -1,0 +1,103 @@
+"""Getting to a board: no key is taken on faith, no secret is asked of nobody, and each refusal says what to do."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from tests.deploy.boards import Board, another_key, fingerprint, write_ssh_config
+from tests.deploy.kit import User
+from tests.ssh_fixture import free_port
+
+
+@pytest.fixture
+def stranger(board: Board, tmp_path: Path, user: User) -> User:
+    """Someone who has the board's address and key, and never talked to it."""
+    home = tmp_path / "stranger"
+    home.mkdir()
+    (home / "embedded").symlink_to(user.home / "embedded")  # so that `embedded` is this board
+    someone = User(home)
+    write_ssh_config(someone, board)
+    return someone
+
+
+def test_an_unknown_key_is_refused_with_the_way_to_trust_it(board: Board, stranger: User) -> None:
+    error = stranger.fail(3, "status", board.name)
+    assert error["type"] == "UnknownHostKey"
+    assert error["fields"]["fingerprint"] == board.fingerprint
+    assert f"edgekit trust {board.name}" in error["hint"]
+    assert not stranger.trusted.exists()
+
+
+def test_trust_takes_the_fingerprint_that_was_announced_and_no_other(board: Board, stranger: User) -> None:
+    announced = fingerprint(Path(f"{another_key(stranger.home)}.pub"))
+    error = stranger.fail(2, "trust", board.name, "--fingerprint", announced)
+    assert (error["fields"]["shown"], error["fields"]["expected"]) == (board.fingerprint, announced)
+    assert not stranger.trusted.exists()
+
+    assert stranger.do("trust", board.name, "--fingerprint", board.fingerprint) == {
+        "board": board.name,
+        "type": "ssh-ed25519",
+        "fingerprint": board.fingerprint,
+        "was": "none",
+    }
+    assert stranger.do("status", board.name)["state"] == "IDLE"
+    assert stranger.do("trust", board.name)["was"] == "known"
+    assert not board.root.exists()  # looking at a board changes nothing there
+
+
+def test_where_nobody_can_be_asked_nothing_is_trusted(board: Board, stranger: User) -> None:
+    answer = stranger.run("trust", board.name)
+    assert answer.status != 0
+    assert board.fingerprint in answer.stderr
+    assert not stranger.trusted.exists()
+
+
+def test_a_changed_key_is_refused_until_it_is_trusted_in_its_place(board: Board, stranger: User) -> None:
+    stranger.do("trust", board.name, "--fingerprint", board.fingerprint)
+    names = stranger.trusted.read_text().split()[0]
+    old = Path(f"{another_key(stranger.home)}.pub")
+    stranger.trusted.write_text(f"{names} {' '.join(old.read_text().split()[:2])}\n")
+
+    error = stranger.fail(3, "status", board.name)
+    assert error["type"] == "ChangedHostKey"
+    assert error["fields"]["fingerprint"] == board.fingerprint
+    assert error["fields"]["known"] == [fingerprint(old)]
+    assert "attack" in error["hint"]
+
+    assert stranger.do("trust", board.name, "--fingerprint", board.fingerprint)["was"] == "changed"
+    assert stranger.do("status", board.name)["state"] == "IDLE"
+
+
+def test_a_key_that_the_board_does_not_know_is_named(board: Board, stranger: User) -> None:
+    key = another_key(stranger.home)
+    stranger.ssh_config.write_text(board.host_block.replace(str(board.identity), str(key)))
+    stranger.do("trust", board.alias, "--fingerprint", board.fingerprint)
+    error = stranger.fail(3, "status", board.alias)
+    assert error["type"] == "AuthenticationFailed"
+    assert error["fields"]["tried"] == [f"key {key}"]
+    assert f"edgekit trust {board.alias} --install-key" in error["hint"]
+
+
+def test_a_closed_port_is_a_clear_refusal(board: Board, stranger: User) -> None:
+    port = free_port()
+    stranger.ssh_config.write_text(board.host_block.replace(f"Port {board.port}", f"Port {port}"))
+    error = stranger.fail(3, "status", board.alias)
+    assert (error["type"], error["fields"]["reason"]) == ("Unreachable", "refused")
+    assert str(port) in error["message"]
+    assert error["hint"]
+
+
+def test_an_address_without_a_route_is_said_to_be_one(tmp_path: Path) -> None:
+    if os.geteuid():
+        pytest.skip("a network without routes needs root")
+    error = User(tmp_path, ("unshare", "--net")).fail(3, "status", "pi@192.0.2.1")  # RFC 5737
+    assert (error["type"], error["fields"]["reason"]) == ("Unreachable", "no-route")
+    assert "192.0.2.1" in error["message"]
+
+
+def test_a_name_that_does_not_exist_is_said_to_be_one(tmp_path: Path) -> None:
+    error = User(tmp_path).fail(3, "status", "pi@board.invalid")  # RFC 6761
+    assert (error["type"], error["fields"]["reason"]) == ("Unreachable", "dns")

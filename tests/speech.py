@@ -1,0 +1,36 @@
+"""Features of recorded speech, as the keyword model of MLPerf Tiny was trained on."""
+
+from __future__ import annotations
+
+import wave
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+def spectrograms(folder: Path) -> NDArray[np.float32]:
+    """MLPerf Tiny's keyword features [N, 49, 10, 1] of seconds of the WAV files, as its own front end makes them.
+
+    mlcommons/tiny, benchmark/training/keyword_spotting/get_dataset.py: 30 ms windows every 20 ms, 40 mel bins from
+    20 Hz to 4 kHz, the first ten MFCCs.
+    """
+    import tensorflow as tf
+
+    mel = tf.signal.linear_to_mel_weight_matrix(40, 257, 16000, 20.0, 4000.0)
+    rows = []
+    for path in sorted(folder.glob("*.wav")):
+        sound = first_channel(path)
+        for start in range(0, len(sound) - 15999, 4000):
+            second = sound[start : start + 16000] / max(1.0, float(np.abs(sound[start : start + 16000]).max()))
+            spectrum = tf.abs(tf.signal.stft(second, 480, 320, 512, tf.signal.hann_window))
+            rows.append(tf.signal.mfccs_from_log_mel_spectrograms(tf.math.log(spectrum @ mel + 1e-6))[:49, :10].numpy())
+    return np.stack(rows)[..., None].astype(np.float32)
+
+
+def first_channel(path: Path) -> NDArray[np.float32]:
+    """16 kHz sound as float32 in -1..1."""
+    with wave.open(str(path)) as file:
+        assert (file.getframerate(), file.getsampwidth()) == (16000, 2)
+        frames = np.frombuffer(file.readframes(file.getnframes()), "<i2").reshape(-1, file.getnchannels())
+    return frames[:, 0].astype(np.float32) / np.float32(32768)
