@@ -185,8 +185,11 @@ def main() -> int:
         answer(error=UserError(f"{error.filename or job}: {error.strerror or error}").to_dict())
     except MemoryError:
         answer(error=CheckFailed("memory ran out").to_dict())
-    except Exception:
-        answer(bug=traceback.format_exc())
+    except Exception as error:
+        if type(error).__name__ == "ResourceExhaustedError":  # TensorFlow's word for a full disk or memory
+            answer(error=UserError(f"{job}: no room left: {str(error).splitlines()[0]}").to_dict())
+        else:
+            answer(bug=traceback.format_exc())
     return 0
 
 

@@ -283,10 +283,11 @@ def _opened(content: Content) -> Iterator[BinaryIO]:
         yield io.BytesIO(content)
         return
     try:
-        with content.open("rb") as file:
-            yield file
+        file = content.open("rb")
     except OSError as error:
         raise _unreadable(content, error) from error
+    with file:  # what fails in here may as well be the writing
+        yield file
 
 
 @contextmanager

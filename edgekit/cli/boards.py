@@ -211,7 +211,9 @@ def show_status(name: str, found: board.Status) -> None:
         )
         if release is not None
     }
+    order = ("current", "trial", "previous", "staged", "kept")
     rows = [(show.short(release.id), release.name, roles.get(release.id, "kept")) for release in found.releases]
+    rows.sort(key=lambda row: order.index(row[2]))
     if rows:
         show.table(f"{name}: {found.state}", ["release", "name", ""], rows)
     else:

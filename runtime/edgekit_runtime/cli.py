@@ -146,6 +146,8 @@ def _serve(arguments: argparse.Namespace) -> None:
     from edgekit_runtime import serve
     from edgekit_runtime.engine import Engine, read_manifest
 
+    if not 0 <= arguments.port <= 65535:
+        raise UserError(f"--port {arguments.port} is not between 0 and 65535")
     if not arguments.max_request_mb > 0:
         raise UserError("--max-request-mb is above 0")
     directory = _release(arguments)
