@@ -111,10 +111,16 @@ def deliver(
     """Push, activate and measure. Raises DeviceError and CheckFailed as its steps do; a board that refuses the
     release keeps the one it had.
     """
+    told = progress or _nobody
     made = bundle.open_bundle(prepared.bundle)
-    pushed = boards.push(board, made, progress=None if progress is None else partial(progress, "push"))
+    told("push", 0, 1)
+    pushed = boards.push(board, made, progress=partial(told, "push"))
+    told("check and activate", 0, 1)
     status = boards.activate(board, pushed.release_id)
+    told("check and activate", 1, 1)
+    told("measure", 0, 1 + with_float)
     measured = boards.bench(board)
+    told("measure", 1, 1 + with_float)
     reference = None
     if with_float:
         reference = boards.bench_file(
@@ -123,6 +129,10 @@ def deliver(
     return Deployment(
         board.name, pushed.release_id, prepared.conversion, prepared.validation, pushed, status, measured, reference
     )
+
+
+def _nobody(_stage: str, _done: int, _total: int) -> None:
+    return None
 
 
 def judge(deployment: Deployment, profile: DeviceProfile) -> None:

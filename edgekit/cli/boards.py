@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -28,16 +29,22 @@ def add_to(root: typer.Typer) -> None:
 
 
 def asker() -> Callable[[str], str] | None:
-    """Asks for a secret, typed without echo; None where nobody can be asked."""
+    """Asks for a secret, typed without echo, one at a time; None where nobody can be asked."""
     if not sys.stdin.isatty():
         return None
-    return lambda prompt: str(typer.prompt(prompt.rstrip(": "), hide_input=True, err=True))
+    one = threading.Lock()
+
+    def ask(prompt: str) -> str:
+        with one:
+            return str(typer.prompt(prompt.rstrip(": "), hide_input=True, err=True))
+
+    return ask
 
 
 @contextmanager
-def opened(name: str, config: Path | None) -> Iterator[board.Board]:
+def opened(name: str, config: Path | None, ask: Callable[[str], str] | None = None) -> Iterator[board.Board]:
     """The board, connected and ready for commands."""
-    with transport.connect(name, ask=asker(), config=config) as link:
+    with transport.connect(name, ask=ask or asker(), config=config) as link:
         yield board.open_board(link)
 
 

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
+from urllib.parse import quote
 
 import typer
 from edgekit_runtime import schema
 
 from edgekit import board as boards
 from edgekit import deployment, transport
-from edgekit.cli import files, options, show
+from edgekit.cli import files, fleet, options, show
 from edgekit.cli.bench import show_bench
 from edgekit.cli.boards import opened, show_push
 from edgekit.cli.help import Command
 from edgekit.cli.models import show_conversion, show_validation
 from edgekit.deployment import Deployment, Prepared
+from edgekit.fleet import Outcome, worst
 from edgekit.profiles import profile
 from edgekit.profiles.profile import DeviceProfile
 from edgekit.reports import contact_sheet, report
@@ -31,12 +34,13 @@ def add_to(root: typer.Typer) -> None:
 
 def deploy(
     model: options.Model,
-    name: options.BoardName,
+    names: options.BoardNames,
     profile_name: options.ProfileName,
     calibrate: options.Calibrate,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", metavar="DIR", help="Where results go; default: edgekit-MODEL.")
     ] = None,
+    jobs: Annotated[int, typer.Option("--jobs", "-j", metavar="N", min=1, help="At most so many boards at once.")] = 8,
     profiles: options.Profiles = None,
     ssh_config: options.SshConfig = None,
     json: show.Json = False,
@@ -64,6 +68,8 @@ def deploy(
 ) -> None:
     """One command from a trained model to a measured release: convert, validate, bundle, push, activate, bench.
 
+    With several boards the model is converted once; each board's result is its own, and the exit code that of the worst.
+
     Example: edgekit deploy model.keras pi@raspberrypi.local -p raspberry-pi-4b -c photos --range -1..1
     """
     facts = profile.find(profile_name, profiles or ())
@@ -73,10 +79,9 @@ def deploy(
         resize=resize, filter=filter_, pad=pad,
     )  # fmt: skip
     folder = output or Path(f"edgekit-{model.resolve().stem}")
-    with opened(name, ssh_config) as target, show.progress() as update:
-        # A board that contradicts the profile is told before minutes go into a conversion.
-        boards.require_match(facts, boards.facts(target), name)
-        prepared = deployment.prepare(
+
+    def prepare(update: show.ProgressCallback) -> Prepared:
+        return deployment.prepare(
             model,
             profile=facts,
             data=calibrate,
@@ -90,17 +95,44 @@ def deploy(
             thresholds=limits,
             progress=update,
         )
-        done = deployment.deliver(prepared, target, progress=update)
-    page = _write_report(done, folder, None)
-    if not json:
-        _show(done, facts, held_out=data not in (None, calibrate))
-        show.say(f"report: {page}")
-    deployment.judge(done, facts)
-    if json:
-        show.data(_plain(done, prepared, page))
+
+    prepared, outcomes = fleet.deploy(names, facts, prepare, config=ssh_config, jobs=jobs)
+    pages = _write_reports(outcomes, folder)
+    held_out = data not in (None, calibrate)
+    if len(outcomes) == 1:
+        _finish_one(outcomes[0], prepared, facts, pages, held_out=held_out, json=json)
         return
-    show.next_step("edgekit", "run", name, "PICTURE")
-    show.next_step("edgekit", "rollback", name)
+    if json:
+        show.data({"boards": [_plain_outcome(item, prepared, pages) for item in outcomes]})
+    else:
+        if prepared is not None:
+            _show_prepared(prepared, facts, held_out=held_out)
+        fleet.show_boards(outcomes, pages)
+        show.next_step("edgekit", "status", outcomes[0].board)
+    raise typer.Exit(worst(outcomes))
+
+
+def _finish_one(
+    outcome: Outcome[Deployment],
+    prepared: Prepared | None,
+    facts: DeviceProfile,
+    pages: dict[str, Path],
+    *,
+    held_out: bool,
+    json: bool,
+) -> None:
+    done = outcome.value
+    if done is not None and prepared is not None and not json:
+        _show_prepared(prepared, facts, held_out=held_out)
+        _show_delivered(done)
+        show.say(f"report: {pages[done.board]}")
+    if outcome.error is not None or done is None or prepared is None:
+        raise outcome.error or AssertionError("neither a result nor an error")
+    if json:
+        show.data(_plain(done, prepared, pages[done.board]))
+        return
+    show.next_step("edgekit", "run", done.board, "PICTURE")
+    show.next_step("edgekit", "rollback", done.board)
 
 
 def demo(
@@ -146,7 +178,8 @@ def demo(
     if json:
         show.data({**_plain(done, prepared, page), "board_accuracy": right / len(pictures), "pictures": len(pictures)})
         return
-    _show(done, facts, held_out=True)
+    _show_prepared(prepared, facts, held_out=True)
+    _show_delivered(done)
     show.line(f"on the board: {right} of {len(pictures)} held-out digits right, in batches of {BATCH}")
     for item in predictions[:6]:
         show.line(f"  a picture of {item.truth}: the board says {item.label} ({100 * item.score:.1f} %)")
@@ -157,9 +190,12 @@ def demo(
     show.say("and with a board of your own: edgekit trust BOARD", style="dim")
 
 
-def _show(done: Deployment, facts: DeviceProfile, *, held_out: bool) -> None:
-    show_conversion(done.conversion, facts)
-    show_validation(done.validation, held_out=held_out, told=done.conversion.notes)
+def _show_prepared(prepared: Prepared, facts: DeviceProfile, *, held_out: bool) -> None:
+    show_conversion(prepared.conversion, facts)
+    show_validation(prepared.validation, held_out=held_out, told=prepared.conversion.notes)
+
+
+def _show_delivered(done: Deployment) -> None:
     show_push(done.board, done.push)
     both = [(done.bench, "INT8"), *([(done.float_bench, "FP32")] if done.float_bench else [])]
     show_bench([report for report, _ in both], [kind for _, kind in both])
@@ -170,7 +206,27 @@ def _plain(done: Deployment, prepared: Prepared, page: Path) -> dict[str, object
     return {**plain, "model": str(prepared.model), "bundle": str(prepared.bundle), "report": str(page)}
 
 
-def _write_report(done: Deployment, folder: Path, sheet: bytes | None) -> Path:
-    page = folder / "report.html"
+def _plain_outcome(
+    outcome: Outcome[Deployment], prepared: Prepared | None, pages: dict[str, Path]
+) -> dict[str, object]:
+    """The result of one board among several; `error` is None or what `edgekit --json` says of an error."""
+    error = None if outcome.error is None else outcome.error.to_dict()
+    if outcome.value is None or prepared is None:
+        return {"board": outcome.board, "error": error}
+    return {**_plain(outcome.value, prepared, pages[outcome.board]), "error": error}
+
+
+def _write_reports(outcomes: Sequence[Outcome[Deployment]], folder: Path) -> dict[str, Path]:
+    """The page of each board that was measured: report.html, or with several boards report-BOARD.html."""
+    pages = {}
+    for item in outcomes:
+        if item.value is not None:
+            name = "report.html" if len(outcomes) == 1 else f"report-{quote(item.board, safe='@')}.html"
+            pages[item.board] = _write_report(item.value, folder, None, name)
+    return pages
+
+
+def _write_report(done: Deployment, folder: Path, sheet: bytes | None, name: str = "report.html") -> Path:
+    page = folder / name
     files.write(page, report.render(done, sheet=sheet))
     return page

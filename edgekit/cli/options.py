@@ -29,6 +29,14 @@ BoardName = Annotated[
         autocompletion=complete.boards,
     ),
 ]
+BoardNames = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="BOARD...",
+        help="user@host, user@host:port, an ssh alias, or 'embedded'; several are deployed to side by side.",
+        autocompletion=complete.boards,
+    ),
+]
 SshConfig = Annotated[
     Path | None,
     typer.Option("--ssh-config", metavar="FILE", help="Use this ssh config instead of ~/.ssh/config."),

@@ -102,6 +102,39 @@ def progress() -> Iterator[ProgressCallback]:
         yield update
 
 
+@contextmanager
+def deliveries(boards: Sequence[str]) -> Iterator[Callable[[str], ProgressCallback]]:
+    """One table on standard error, a row for each board; gives the callback of a board.
+
+    Where there is no terminal, and more than one board, a line says when a board begins something.
+    """
+    console = talk()
+    rows = Progress(
+        TextColumn("{task.fields[board]}"),
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=24),
+        TextColumn("{task.percentage:>3.0f} %"),
+        console=console,
+        transient=True,
+        disable=not console.is_terminal,
+    )
+    tasks = {name: rows.add_task("waiting", total=1, board=printable(name)) for name in boards}
+    stages: dict[str, str] = {}
+
+    def of(board: str) -> ProgressCallback:
+        def update(stage: str, done: int, total: int) -> None:
+            if stages.get(board) != stage:
+                stages[board] = stage
+                if not console.is_terminal and len(boards) > 1:
+                    say(stage, label=f"{board}:")
+            rows.update(tasks[board], description=stage, completed=done, total=total)
+
+        return update
+
+    with rows:
+        yield of
+
+
 def size(count: float) -> str:
     """Bytes for people: 1.2 MB (decimal units)."""
     for unit, factor in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):

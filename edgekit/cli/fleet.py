@@ -1,0 +1,78 @@
+"""`edgekit deploy` with its boards: connected first, converted for once, delivered to side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from edgekit import board as boards
+from edgekit import deployment, fleet
+from edgekit.board import Board
+from edgekit.cli import show
+from edgekit.cli.boards import asker, opened
+from edgekit.deployment import Deployment, Prepared
+from edgekit.errors import CheckFailed
+from edgekit.fleet import Outcome
+from edgekit.profiles.profile import DeviceProfile
+
+Prepare = Callable[[show.ProgressCallback], Prepared]
+
+
+def deploy(
+    names: Sequence[str], facts: DeviceProfile, prepare: Prepare, *, config: Path | None, jobs: int
+) -> tuple[Prepared | None, list[Outcome[Deployment]]]:
+    """What came of each board, in their order; `prepare` is called once if any of them fits the profile.
+
+    A board over the profile's budgets has both a value and an error. Raises what `prepare` raises.
+    """
+    ask = asker()
+    with ThreadPoolExecutor(jobs) as executor, ExitStack() as links:  # what a thread waits for ends with its link
+
+        def connect(name: str) -> Board:
+            target = links.enter_context(opened(name, config, ask))
+            # A board that contradicts the profile is told before minutes go into a conversion.
+            boards.require_match(facts, boards.facts(target), name)
+            return target
+
+        ready = fleet.each(fleet.start(names), connect, executor)
+        if all(item.error for item in ready):
+            return None, [Outcome(item.board, None, item.error) for item in ready]
+        with show.progress() as update:
+            prepared = prepare(update)
+        with show.deliveries([item.board for item in ready if item.error is None]) as told:
+            done = fleet.each(
+                ready, lambda target: deployment.deliver(prepared, target, progress=told(target.name)), executor
+            )
+    return prepared, [_judged(item, facts) for item in done]
+
+
+def _judged(item: Outcome[Deployment], facts: DeviceProfile) -> Outcome[Deployment]:
+    try:
+        if item.value is not None:
+            deployment.judge(item.value, facts)
+    except CheckFailed as error:
+        return replace(item, error=error)
+    return item
+
+
+def show_boards(outcomes: Sequence[Outcome[Deployment]], reports: dict[str, Path]) -> None:
+    """A row for each board, then what went wrong with those that failed."""
+    rows: list[Sequence[Any]] = []
+    for item in outcomes:
+        state = "failed" if item.error else "done"
+        if item.value is None:
+            rows.append((item.board, state, None, None, None, None))
+            continue
+        done = item.value
+        median = f"{done.bench.latency.median_ms:.3f}" if done.bench.validity.valid else "not valid"
+        rows.append(
+            (item.board, state, show.short(done.release), show.size(done.push.sent_bytes), median, reports[item.board])
+        )
+    show.table("boards", ["board", "", "release", "sent", "median, ms", "report"], rows)
+    for item in outcomes:
+        if item.error is not None:
+            show.error(item.error, as_json=False)
