@@ -37,11 +37,27 @@ def shared() -> Path:
     return SHARED
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        item.add_marker(pytest.mark.xdist_group(_group(item)))
     if not SHARED.is_dir():
         for item in items:
             if "shared" in item.keywords:
                 item.add_marker(pytest.mark.skip(reason="no ../shared beside the repository"))
+
+
+def _group(item: pytest.Item) -> str:
+    """Tests that one process runs when there are several: they share what is costly to make (a board, a file's models)."""
+    parameters: dict[str, object] = getattr(getattr(item, "callspec", None), "params", {})
+    kind = parameters.get("board", "arm64" if "arm64" in item.keywords else None)
+    return f"board-{kind}" if isinstance(kind, str) else item.path.name
+
+
+def _plain_id(nodeid: str) -> str:
+    """The test's id without the group that xdist puts behind it."""
+    name, at, group = nodeid.rpartition("@")
+    return name if at and not {"]", ":"} & set(group) else nodeid
 
 
 def allowed_skips(text: str) -> dict[str, str]:
@@ -62,7 +78,7 @@ ALLOWED_SKIPS = allowed_skips((Path(__file__).parent / "allowed-skips.txt").read
 def _refuse_skip(report: pytest.TestReport | pytest.CollectReport) -> None:
     if not (IN_CI and report.outcome == "skipped") or hasattr(report, "wasxfail"):
         return
-    if any(fnmatchcase(report.nodeid, pattern) for pattern in ALLOWED_SKIPS):
+    if any(fnmatchcase(_plain_id(report.nodeid), pattern) for pattern in ALLOWED_SKIPS):
         return
     reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else report.longrepr
     report.outcome = "failed"

@@ -68,7 +68,7 @@ def deploy(
 ) -> None:
     """One command from a trained model to a measured release: convert, validate, bundle, push, activate, bench.
 
-    With several boards the model is converted once; each board's result is its own, and the exit code that of the worst.
+    With several boards the model is converted once; each has its own result, the exit code is the worst one.
 
     Example: edgekit deploy model.keras pi@raspberrypi.local -p raspberry-pi-4b -c photos --range -1..1
     """
