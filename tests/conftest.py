@@ -48,7 +48,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def _group(item: pytest.Item) -> str:
-    """Tests that one process runs when there are several: they share what is costly to make (a board, a file's models)."""
+    """Tests that go to one process when there are several: they share a board, or what their file makes."""
     parameters: dict[str, object] = getattr(getattr(item, "callspec", None), "params", {})
     kind = parameters.get("board", "arm64" if "arm64" in item.keywords else None)
     return f"board-{kind}" if isinstance(kind, str) else item.path.name
