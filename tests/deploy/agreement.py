@@ -1,10 +1,10 @@
 """How far a board's answers are from this computer's and from the float model's, for real models on real data.
 
-Each model of ../shared is converted, bundled, pushed to the emulated arm64 board and activated there, all from the
-command line. The same samples then go through the release on the board, through the same model here, and through the
-float model here; differences are counted in quantisation steps of each output.
+Every model of ../shared that converts is converted, bundled, pushed to an emulated board and activated there, all from
+the command line. The same samples then go through the release on the board, through the same model here, and through
+the float model here; differences are counted in quantisation steps of each output.
 
-`python -m tests.deploy.agreement` writes docs/agreement.md; `scripts/arm64-agreement` is that in the right environment.
+`python -m tests.deploy.agreement` writes docs/agreement.md; `scripts/board-agreement` is that in the right environment.
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ from tests.speech import spectrograms
 SHARED = REPOSITORY.parent / "shared"
 PAGE = REPOSITORY / "docs/agreement.md"
 SAMPLES = 8
+KINDS = {"arm64": boards.arm64}
 
 
 @dataclass(frozen=True)
@@ -43,14 +44,20 @@ class RealModel:
     Attributes:
         data: writes what calibrates it into a folder, or names what is there.
         options: of `edgekit convert`.
-        bound: quantisation steps that the board may differ from this computer.
+        rows: for a detector, the anchors: only outputs with a row for each are compared, since what a board selects
+            from them may come in another order.
     """
 
     name: str
     path: str
     data: Callable[[Path], Path]
-    options: Sequence[str]
-    bound: int
+    options: Sequence[str] = ()
+    rows: int | None = None
+
+    @property
+    def folder(self) -> str:
+        """The folder of ../shared/models that it is in."""
+        return self.path.split("/")[0]
 
 
 @dataclass(frozen=True)
@@ -58,16 +65,18 @@ class Agreement:
     """Differences over all outputs and samples, in quantisation steps of the output they are in: largest and mean.
 
     `same_class` is the part (0..1) of samples with the same best class on the board as of float; None for a model that
-    does not classify.
+    does not classify. `sent_bytes` is what its push sent.
     """
 
     model: str
+    board: str
     samples: int
     values: int
-    board_to_host: int
+    board_to_host: tuple[float, float]
     board_to_float: tuple[float, float]
     host_to_float: tuple[float, float]
     same_class: float | None
+    sent_bytes: int
 
 
 def pictures(_: Path) -> Path:
@@ -79,29 +88,54 @@ def speech(folder: Path) -> Path:
     return folder / "speech.npy"
 
 
+def numbers(folder: Path) -> Path:
+    np.save(folder / "numbers.npy", np.linspace(-10, 10, 50, dtype=np.float32))
+    return folder / "numbers.npy"
+
+
 MODELS = (
     RealModel(
         "keyword spotting DS-CNN",
         "kws_dscnn_savedmodel_tf2/saved_model",
         speech,
         ("--task", "classification"),
-        bound=0,
     ),
     RealModel(
         "PoseNet MobileNetV1",
         "posenet_mnv1_savedmodel/saved_model",
         pictures,
         ("--range", "-1..1", "--samples", "40"),
-        bound=0,
     ),
     RealModel(
         "selfie segmentation",
         "selfie_segmentation_savedmodel/saved_model",
         pictures,
         ("--range", "0..1", "--samples", "40", "--allow-float"),
-        bound=0,
+    ),
+    RealModel(
+        "SSD MobileNetV2 FPNLite 320",
+        "odapi_ssd_mnv2_fpnlite320_frozen_tf2sm/saved_model",
+        pictures,
+        ("--range", "0..255", "--samples", "40", "--allow-float"),
+        rows=12804,
+    ),
+    RealModel(
+        "half plus two",
+        "serving_odd_savedmodels/saved_model_half_plus_two_tf2_cpu/00000123",
+        numbers,
     ),
 )
+# The other folders of ../shared/models: what is in them, and what `edgekit convert` says.
+REFUSED = {
+    "basic_pitch_savedmodel": ("saved_model", "was converted but does not run"),
+    "cifar10_resnet8_h5_keras2": ("pretrainedResnet.h5", "Keras .h5"),
+    "imagenet_mobilenetv1_025_224_h5_keras2": ("mobilenet_v1_0.25_224.h5", "Keras .h5"),
+    "marvin_wakeword_h5_keras2": ("str_ww_ref_model.h5", "Keras .h5"),
+    "mltk_h5_pairs_dev": ("keyword_spotting/keyword_spotting.h5", "Keras .h5"),
+    "musicnn_tf1_checkpoint_mtt_musicnn": ("MTT_musicnn", "TensorFlow 1 checkpoint"),
+    "toycar_autoencoder_h5": ("ad01.h5", "Keras .h5"),
+    "vww_mobilenetv1_h5_keras2": ("vww_96.h5", "Keras .h5"),
+}
 
 
 def profile_with_steps(board: Board, folder: Path) -> Path:
@@ -136,22 +170,26 @@ def measure(model: RealModel, board: Board, user: User, folder: Path) -> Agreeme
         assert engine.manifest is not None
         file = _samples(engine, data, folder / "samples.npy")
         here = [result.outputs for result in runner.run(engine, [str(file)])]
-        steps = {spec.name: spec.scale for spec in engine.outputs}
+        scales = {spec.name: spec.scale for spec in engine.outputs}
         names, task = [spec.name for spec in engine.outputs], engine.task
         with Engine(float_model, preprocess=engine.preprocess) as reference:
             ideal = [
                 dict(zip(names, result.outputs.values(), strict=True)) for result in runner.run(reference, [str(file)])
             ]
     there = _on_board(board, file, names)
+    compared = [name for name in names if model.rows is None or ideal[0][name].shape[-2:-1] == (model.rows,)]
+    steps = {name: scales[name] or _step(ideal, name) for name in compared}
     best = [(int(a[names[0]].argmax()), int(b[names[0]].argmax())) for a, b in zip(there, ideal, strict=True)]
     return Agreement(
         model=model.name,
+        board=board.kind,
         samples=len(there),
-        values=sum(output.size for output in there[0].values()),
-        board_to_host=round(_apart(there, here, steps)[0]),
+        values=sum(there[0][name].size for name in compared),
+        board_to_host=_apart(there, here, steps),
         board_to_float=_apart(there, ideal, steps),
         host_to_float=_apart(here, ideal, steps),
         same_class=sum(a == b for a, b in best) / len(best) if task == "classification" else None,
+        sent_bytes=sent["sent_bytes"],
     )
 
 
@@ -187,11 +225,17 @@ def _copy(board: Board, command: str, stdin: bytes = b"") -> bytes:
     return done.stdout
 
 
-def _apart(left: Sequence[Outputs], right: Sequence[Outputs], steps: dict[str, float | None]) -> tuple[float, float]:
+def _step(outputs: Sequence[Outputs], name: str) -> float:
+    """What would be a step of an output that stays float: a 255th of its range."""
+    values = np.concatenate([output[name].ravel() for output in outputs])
+    return float(np.ptp(values)) / 255 or 1.0
+
+
+def _apart(left: Sequence[Outputs], right: Sequence[Outputs], steps: dict[str, float]) -> tuple[float, float]:
     """The largest and the mean difference in steps of each output."""
     differences = np.concatenate(
         [
-            np.abs(one[name].astype(np.float64) - other[name]).ravel() / (step or 1.0)
+            np.abs(one[name].astype(np.float64) - other[name]).ravel() / step
             for one, other in zip(left, right, strict=True)
             for name, step in steps.items()
         ]
@@ -202,12 +246,13 @@ def _apart(left: Sequence[Outputs], right: Sequence[Outputs], steps: dict[str, f
 def table(rows: Sequence[Agreement]) -> list[str]:
     """The rows as a Markdown table."""
     head = (
-        "| model | samples | values of each | board to host | board to float | host to float | same best class |",
-        "| --- | --- | --- | --- | --- | --- | --- |",
+        "| model | board | samples | values | board to host | board to float | host to float | same best class |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- |",
     )
     lines = [
-        f"| {row.model} | {row.samples} | {row.values} | {row.board_to_host} | {_pair(row.board_to_float)} "
-        f"| {_pair(row.host_to_float)} | {'-' if row.same_class is None else f'{100 * row.same_class:.0f} %'} |"
+        f"| {row.model} | {row.board} | {row.samples} | {row.values} | {_pair(row.board_to_host)} "
+        f"| {_pair(row.board_to_float)} | {_pair(row.host_to_float)} "
+        f"| {'-' if row.same_class is None else f'{100 * row.same_class:.0f} %'} |"
         for row in rows
     ]
     return [*head, *lines]
@@ -217,62 +262,87 @@ def _pair(apart: tuple[float, float]) -> str:
     return f"{apart[0]:.1f} ({apart[1]:.2f})"
 
 
-def page(rows: Sequence[Agreement]) -> str:
-    return PROSE.format(table="\n".join(table(rows)), samples=SAMPLES)
-
-
-def figures(text: str) -> dict[str, list[float]]:
-    """The figures of each row of a table by its model; `-` is left out."""
+def figures(text: str) -> dict[tuple[str, str], list[float]]:
+    """The figures of each row of a table by its model and board; `-` is left out."""
     found = {}
     for line in text.splitlines():
-        name, *cells = (cell.strip() for cell in line.strip("|").split("|"))
-        if cells and not set(name) <= set("- ") and name != "model":
-            found[name] = [float(word) for word in re.findall(r"[0-9.]+", " ".join(cells))]
+        cells = [cell.strip() for cell in line.strip("|").split("|")]
+        if len(cells) == 8 and cells[1] in KINDS:
+            found[cells[0], cells[1]] = [float(word) for word in re.findall(r"[0-9.]+", " ".join(cells[2:]))]
     return found
+
+
+def sent(rows: Sequence[Agreement]) -> list[str]:
+    """What a first and a later push sent to each board, as a Markdown table."""
+    lines = ["| board | first: everything | later: another model |", "| --- | --- | --- |"]
+    for kind in dict.fromkeys(row.board for row in rows):
+        first, *later = [row.sent_bytes / 1e6 for row in rows if row.board == kind]
+        lines.append(f"| {kind} | {first:.1f} MB | {min(later):.3f} to {max(later):.1f} MB |")
+    return lines
+
+
+def page(rows: Sequence[Agreement]) -> str:
+    refused = "\n".join(f"| {folder} | {says} |" for folder, (_, says) in REFUSED.items())
+    return PROSE.format(
+        table="\n".join(table(rows)), sent="\n".join(sent(rows)), refused=refused, samples=SAMPLES, models=len(MODELS)
+    )
 
 
 PROSE = """\
 # Does a board answer as this computer does?
 
-Real trained models, deployed from the command line to the emulated arm64 board (`docs/boards.md`: ai-edge-litert 2.3.0
-with XNNPACK, compiled for AArch64, on QEMU's Cortex-A72), and fed with the same real samples as the same INT8 model and
-the float model on an x86-64 computer. Differences are the largest of any output value of any sample, and in brackets
-the mean, in quantisation steps of that output.
+Real trained models, deployed from the command line to the emulated boards (`docs/boards.md`): arm64 with ai-edge-litert
+2.3.0 and XNNPACK on QEMU's Cortex-A72, armv7 with tflite-runtime 2.14.0 on a 32-bit core. They are fed with the same
+real samples as the same INT8 model and the float model on an x86-64 computer with ai-edge-litert 2.3.0. Differences are
+the largest of any output value of any sample, and in brackets the mean, in quantisation steps of that output (of an output
+that stays float: a 255th of its range). Of the detector its raw heads are compared: what is selected from them may come
+in another order.
 
 {table}
 
-*Board to host* is what another processor's kernels change: nothing here. *To float* is what INT8 costs, and the board
-pays what the host pays. Selfie segmentation is known to suffer: at 256 steps a pixel has changed sides altogether, and
-`edgekit validate` is what says so before anything is sent. Bits may well differ on other boards and other runtimes, so
+*Board to host* is what another processor's kernels change. *To float* is what INT8 costs, and the board pays what the
+host pays. Selfie segmentation is known to suffer: at 256 steps a pixel has changed sides altogether, and
+`edgekit validate` is what says so before anything is sent. Bits differ from runtime to runtime, so
 a release is not held to them: its check on the board asks that it is as near to float there as it was on the host.
 
-The samples are COCO pictures and recorded words. Repeat it, with the models and data beside the
+What the pushes sent; the runtime goes over the link once:
+
+{sent}
+
+The other folders of `../shared/models` are refused on the host, before anything is sent:
+
+| folder | `edgekit convert` says |
+| --- | --- |
+{refused}
+
+The samples are COCO pictures, recorded words and numbers. Repeat it, with the models and data beside the
 repository in `../shared`:
 
 ```
-scripts/arm64-agreement
+scripts/board-agreement
 ```
 
-which writes this page. `tests/deploy/test_agreement.py` measures it again and compares.
+which writes this page. `tests/deploy/test_agreement.py` measures a part of it again and compares.
 """
 
 
 def main() -> None:
     """Measure everything and write the page."""
+    rows = []
     with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        user = User(folder / "user")
-        user.home.mkdir()
-        (folder / "board").mkdir()
-        with boards.arm64(folder / "board") as board:
-            write_ssh_config(user, board)
-            user.do("trust", board.name, "--fingerprint", board.fingerprint)
-            rows = []
-            for number, model in enumerate(MODELS):
-                work = folder / str(number)
-                work.mkdir()
-                rows.append(measure(model, board, user, work))
-                print(table(rows)[-1], file=sys.stderr, flush=True)
+        for kind, start in KINDS.items():
+            folder = Path(name) / kind
+            user = User(folder / "user")
+            for made in (user.home, folder / "board"):
+                made.mkdir(parents=True)
+            with start(folder / "board") as board:
+                write_ssh_config(user, board)
+                user.do("trust", board.name, "--fingerprint", board.fingerprint)
+                for number, model in enumerate(MODELS):
+                    work = folder / str(number)
+                    work.mkdir()
+                    rows.append(measure(model, board, user, work))
+                    print(table(rows)[-1], file=sys.stderr, flush=True)
     PAGE.write_text(page(rows), encoding="utf-8")
 
 
