@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-import selectors
+import threading
 import time
 from collections.abc import Callable
 from typing import BinaryIO
@@ -48,22 +48,24 @@ class Conversation:
 
     def finish(self, board: str, words: list[str]) -> Completed:
         started = moved = time.monotonic()
-        with selectors.DefaultSelector() as selector:
-            selector.register(self._channel.fileno(), selectors.EVENT_READ)
-            if self._source is None:
-                self._channel.shutdown_write()
-            while True:
-                over = bool(self._channel.eof_received or self._channel.closed)
-                active = self._drain(board, words)
-                if over and self._channel.exit_status_ready():
-                    break
-                active = self._feed() or active
-                now = time.monotonic()
-                moved = now if active else moved
-                if now - moved > self._limits.timeout or now - started > self._limits.deadline:
-                    raise _timeout(board, words, now - moved, now - started)
-                if not active:
-                    self._wait(selector, over)
+        arrival = _Arrival()
+        for buffer in (self._channel.in_buffer, self._channel.in_stderr_buffer):
+            buffer.set_event(arrival)  # type: ignore[arg-type]  # set() and clear() are what it calls
+        if self._source is None:
+            self._channel.shutdown_write()
+        while True:
+            arrival.forget()
+            over = bool(self._channel.eof_received or self._channel.closed)
+            active = self._drain(board, words)
+            if over and self._channel.exit_status_ready():
+                break
+            active = self._feed() or active
+            now = time.monotonic()
+            moved = now if active else moved
+            if now - moved > self._limits.timeout or now - started > self._limits.deadline:
+                raise _timeout(board, words, now - moved, now - started)
+            if not active:
+                self._wait(arrival, over)
         self._stderr.end()
         return Completed(self._channel.exit_status, bytes(self._stdout), bytes(self._stderr.kept))
 
@@ -114,11 +116,28 @@ class Conversation:
             self._progress(self.sent)
         return True
 
-    def _wait(self, selector: selectors.BaseSelector, over: bool) -> None:
+    def _wait(self, arrival: _Arrival, over: bool) -> None:
         if over:
             self._channel.status_event.wait(4 * _TICK)
         elif self._source is None:
-            selector.select(4 * _TICK)
+            arrival.wait(4 * _TICK)
+
+
+class _Arrival:
+    """Told by the channel's buffers that something is in them.
+
+    Not `Channel.fileno()`: what arrives while a channel is closed is written to the closed pipe behind it, which ends
+    the whole connection.
+    """
+
+    def __init__(self) -> None:
+        self._event = threading.Event()
+        self.set = self._event.set
+        self.wait = self._event.wait
+        self.forget = self._event.clear
+
+    def clear(self) -> None:
+        """One buffer is empty: the other need not be."""
 
 
 class _Stderr:

@@ -294,7 +294,7 @@ PROSE = """\
 Real trained models, deployed from the command line to the emulated boards (`docs/boards.md`): arm64 with ai-edge-litert
 2.3.0 and XNNPACK on QEMU's Cortex-A72, armv7 with tflite-runtime 2.14.0 on a 32-bit core. They are fed with the same
 real samples as the same INT8 model and the float model on an x86-64 computer with ai-edge-litert 2.3.0. Differences are
-the largest of any output value of any sample, and in brackets the mean, in quantisation steps of that output (of an output
+the largest of any output value of any sample, and in brackets the mean, in quantisation steps of that output (of one
 that stays float: a 255th of its range). Of the detector its raw heads are compared: what is selected from them may come
 in another order.
 
