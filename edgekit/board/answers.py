@@ -42,6 +42,6 @@ def bad(key: str, value: Any) -> BadAnswer:
     """The error for a value that cannot be."""
     return BadAnswer(
         f"the board answered '{key} {str(value)[:80]}', which cannot be",
-        hint="is something in the board's shell start-up files writing to standard output?",
+        hint="is something on the board writing to standard output while commands run?",
         key=key,
     )

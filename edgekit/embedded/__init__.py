@@ -118,5 +118,4 @@ def _target(home: BoardHome, port: int) -> SshTarget:
         known_hosts=(own_known_hosts(), Path.home() / ".ssh" / "known_hosts"),
         identities=(home.client_key,),
         identities_only=True,
-        use_agent=False,
     )

@@ -57,7 +57,7 @@ class EmbeddedBoard:
         """A Host block for OpenSSH's ssh, sftp and scp."""
         return (
             f"Host {alias}\n  HostName 127.0.0.1\n  Port {self.port}\n  User {USER}\n"
-            f"  HostKeyAlias {KEY_NAME}\n  IdentityFile {self.home.client_key}\n  IdentitiesOnly yes\n"
+            f'  HostKeyAlias {KEY_NAME}\n  IdentityFile "{self.home.client_key}"\n  IdentitiesOnly yes\n'
         )
 
     def close(self) -> None:

@@ -216,7 +216,7 @@ def embedded(user: User) -> Iterator[Board]:
             alias="edgekit-embedded",
             port=int(config["Port"]),
             user=config["User"],
-            identity=Path(config["IdentityFile"]),
+            identity=Path(config["IdentityFile"].strip('"')),
             fingerprint=fingerprint(where / "host_key.pub"),
             profile="host",
             home=where / "home",

@@ -42,8 +42,9 @@ def openssh(embedded: EmbeddedBoard, tmp_path: Path) -> OpenSsh:
     known = tmp_path / "known"
     known.write_text(f"edgekit-embedded {Path(f'{embedded.home.host_key}.pub').read_text()}")
     config = tmp_path / "config"
-    text = embedded.ssh_config("b").replace(str(embedded.home.client_key), f'"{embedded.home.client_key}"')
-    config.write_text(f"{text}  UserKnownHostsFile {known}\n  StrictHostKeyChecking yes\n  BatchMode yes\n")
+    config.write_text(
+        f"{embedded.ssh_config('b')}  UserKnownHostsFile {known}\n  StrictHostKeyChecking yes\n  BatchMode yes\n"
+    )
     return OpenSsh(config)
 
 
