@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import shlex
+import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
@@ -29,16 +32,31 @@ def add_to(root: typer.Typer) -> None:
 
 
 def asker() -> Callable[[str], str] | None:
-    """Asks for a secret, typed without echo, one at a time; None where nobody can be asked."""
-    if not sys.stdin.isatty():
+    """Asks for a secret, one at a time: typed without echo, else through `$SSH_ASKPASS`; None where nobody can be."""
+    program = None if sys.stdin.isatty() else _askpass()
+    if program is None and not sys.stdin.isatty():
         return None
     one = threading.Lock()
 
     def ask(prompt: str) -> str:
         with one:
-            return str(typer.prompt(prompt.rstrip(": "), hide_input=True, err=True))
+            if program is None:
+                return str(typer.prompt(prompt.rstrip(": "), hide_input=True, err=True))
+            try:
+                done = subprocess.run([program, prompt], stdout=subprocess.PIPE, check=False)
+            except OSError as error:
+                raise UserError(f"SSH_ASKPASS: {program} cannot be started: {error.strerror}", path=program) from error
+            return "" if done.returncode else done.stdout.decode("utf-8", "replace").rstrip("\r\n")
 
     return ask
+
+
+def _askpass() -> str | None:
+    """As ssh(1) has it: where a display is, or SSH_ASKPASS_REQUIRE wants it."""
+    wish = os.environ.get("SSH_ASKPASS_REQUIRE", "")
+    display = os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")
+    wanted = wish in ("force", "prefer") or (display and wish != "never")
+    return os.environ.get("SSH_ASKPASS") if wanted else None
 
 
 @contextmanager
@@ -56,6 +74,10 @@ def trust(
             "--fingerprint", metavar="SHA256:...", help="Trust without asking if the board shows just this fingerprint."
         ),
     ] = None,
+    reflashed: Annotated[
+        bool,
+        typer.Option("--reflashed", help="The board was set up anew: put its key in the place of the old one."),
+    ] = False,
     install_key: Annotated[
         bool, typer.Option("--install-key", help="Also put your public key on the board, with its password.")
     ] = False,
@@ -64,6 +86,8 @@ def trust(
 ) -> None:
     """Show a board's host key and, if you say so, trust it from now on."""
     key = transport.host_key(name, ask=asker(), config=ssh_config)
+    if key.known == "revoked" or (key.known == "changed" and not reflashed):
+        key.require_trust()
     if fingerprint is not None and key.fingerprint != fingerprint:
         raise UserError(
             f"{name} shows {key.fingerprint}, not {fingerprint}",
@@ -71,11 +95,17 @@ def trust(
             shown=key.fingerprint,
             expected=fingerprint,
         )
+    names = transport.recorded(key) if key.known == "changed" else ()
     if key.known != "known":
+        _show_key(name, key, names)
         if fingerprint is None:
             _confirm(name, key)
         where = transport.remember(key, replace=key.known == "changed")
         show.say(f"{name}: trusted {key.type} {key.fingerprint} ({where})")
+        for file in key.files:
+            if file != str(where):
+                line = shlex.join(["ssh-keygen", "-R", key.name, "-f", file])
+                show.say(line, label="ssh still knows the old key; edgekit leaves its file to you:")
     else:
         show.say(f"{name}: {key.type} {key.fingerprint} is trusted already")
     if install_key:
@@ -87,22 +117,29 @@ def trust(
         installed = transport.install_key(name, ask=ask, config=ssh_config)
         show.say(f"{name}: {installed} is on the board")
     if json:
-        show.data({"board": name, "type": key.type, "fingerprint": key.fingerprint, "was": key.known})
+        replaced = {"replaced": key.trusted, "names": names} if key.known == "changed" else {}
+        show.data({"board": name, "type": key.type, "fingerprint": key.fingerprint, "was": key.known} | replaced)
         return
     show.next_step("edgekit", "deploy", "MODEL", name, "-p", "PROFILE", "-c", "DATA")
 
 
-def _confirm(name: str, key: transport.HostKey) -> None:
+def _show_key(name: str, key: transport.HostKey, names: Sequence[str]) -> None:
     show.say(f"{name} shows the host key {key.type} {key.fingerprint}", style="bold")
     if key.known == "changed":
         show.say(", ".join(key.trusted), label="another key was trusted before:", style="bold red")
+        if names:
+            show.say(f"edgekit knows it as {', '.join(names)}; each will have the new key")
+
+
+def _confirm(name: str, key: transport.HostKey) -> None:
     show.say("Compare it with what the board itself prints: ssh-keygen -lf /etc/ssh/ssh_host_ed25519_key.pub")
+    again = "--reflashed " if key.known == "changed" else ""
     try:
         agreed = typer.confirm("Trust it?", err=True)
     except typer.Abort as error:
         raise UserError(
             "not trusted: nobody answered",
-            hint=f"after comparing: edgekit trust {name} --fingerprint {key.fingerprint}",
+            hint=f"after comparing: edgekit trust {again}{name} --fingerprint {key.fingerprint}",
             fingerprint=key.fingerprint,
         ) from error
     if not agreed:

@@ -12,6 +12,7 @@ from edgekit.transport.base import Completed, RemotePath, Transport
 from edgekit.transport.errors import (
     AuthenticationFailed,
     ChangedHostKey,
+    CommandNotRun,
     CommandTimeout,
     HostKeyError,
     LinkLost,
@@ -35,6 +36,7 @@ __all__ = [
     "Address",
     "AuthenticationFailed",
     "ChangedHostKey",
+    "CommandNotRun",
     "CommandTimeout",
     "Completed",
     "HostKey",
@@ -55,6 +57,7 @@ __all__ = [
     "host_key",
     "install_key",
     "parse_address",
+    "recorded",
     "remember",
 ]
 
@@ -133,6 +136,18 @@ def remember(key: HostKey, *, replace: bool = False) -> Path:
     from edgekit.transport.hostkeys import remember as write
 
     return write(key, own_known_hosts(), replace=replace)
+
+
+def recorded(key: HostKey) -> tuple[str, ...]:
+    """The names under which edgekit's own file holds the keys trusted for this board; `remember` replaces them all.
+
+    Raises:
+        UserError: a line of that file is about other boards too.
+    """
+    from edgekit.transport.config import own_known_hosts
+    from edgekit.transport.hostkeys import recorded as read
+
+    return read(key, own_known_hosts())
 
 
 def install_key(

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import base64
+import copy
+import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,6 +12,7 @@ from pathlib import Path
 import paramiko
 from paramiko.pkey import PublicBlob
 
+from edgekit.transport import agents
 from edgekit.transport.config import SshTarget
 from edgekit.transport.dial import Link, Timeouts
 from edgekit.transport.errors import AuthenticationFailed
@@ -17,6 +21,9 @@ Ask = Callable[[str], str]
 _KEY_TYPES: tuple[type[paramiko.PKey], ...] = (paramiko.Ed25519Key, paramiko.ECDSAKey, paramiko.RSAKey)
 _MAX_AGENT_KEYS = 5  # an OpenSSH server ends the conversation after six refusals
 _PASSPHRASE_TRIES = 3
+_MAGIC = b"openssh-key-v1\0"
+_OPENED: dict[Path, paramiko.PKey] = {}  # what was unlocked stays so for this process
+_ASKING = threading.Lock()
 
 
 @dataclass
@@ -106,17 +113,17 @@ def _keys(target: SshTarget, ask: Ask | None, notes: list[str]) -> Iterator[tupl
 
     `notes` hears of those that could not be.
     """
-    agent = {key.asbytes(): key for key in _agent_keys()} if target.use_agent else {}
+    agent = {key.asbytes(): key for key in agents.keys(target.agent)} if target.agent else {}
     used: set[bytes] = set()
     locked: list[Path] = []
     for path in target.identities:
-        held = agent.get(_public_blob(path) or b"")
+        held = agent.get(public_blob(path) or b"")
         if held is not None:
             used.add(held.asbytes())
             yield f"agent key {held.fingerprint}", held
             continue
         try:
-            key = load_key(path)
+            key = _OPENED.get(path) or load_key(path)
         except paramiko.PasswordRequiredException:
             locked.append(path)
         except OSError as error:
@@ -126,6 +133,7 @@ def _keys(target: SshTarget, ask: Ask | None, notes: list[str]) -> Iterator[tupl
         else:
             if key.asbytes() not in used:
                 used.add(key.asbytes())
+                yield from _certified(target, path, key)
                 yield f"key {path}", agent.get(key.asbytes(), key)
     if not target.identities_only:
         others = [key for blob, key in agent.items() if blob not in used]
@@ -136,31 +144,68 @@ def _keys(target: SshTarget, ask: Ask | None, notes: list[str]) -> Iterator[tupl
         if opened is None:
             notes.append(f"key {path} (encrypted, not opened)")
         else:
+            yield from _certified(target, path, opened)
             yield f"key {path}", opened
 
 
-def _unlock(path: Path, ask: Ask) -> paramiko.PKey | None:
-    for _ in range(_PASSPHRASE_TRIES):
-        passphrase = ask(f"passphrase of {path}: ")
-        if not passphrase:
-            return None
+def _certified(target: SshTarget, path: Path, key: paramiko.PKey) -> Iterator[tuple[str, paramiko.PKey]]:
+    """`key` with each certificate for it: those that the config names, and the one beside its file."""
+    for file in (*target.certificates, Path(f"{path}-cert.pub")):
         try:
-            return load_key(path, passphrase)
-        except (paramiko.SSHException, OSError, ValueError):
+            blob = PublicBlob.from_file(str(file))
+        except (OSError, ValueError, IndexError):
+            continue
+        if blob.key_type.startswith(key.get_name()) and _certifies(bytes(blob.key_blob), key):
+            certified = copy.copy(key)
+            certified.public_blob = blob
+            yield f"certificate {file}", certified
+
+
+def _certifies(blob: bytes, key: paramiko.PKey) -> bool:
+    """Whether a certificate is about `key`: after its type and a nonce come the numbers of the public key."""
+    certificate, public = paramiko.Message(blob), paramiko.Message(key.asbytes())
+    certificate.get_string()
+    certificate.get_string()
+    public.get_string()
+    numbers = public.get_remainder()
+    return certificate.get_remainder()[: len(numbers)] == numbers
+
+
+def _unlock(path: Path, ask: Ask) -> paramiko.PKey | None:
+    """Asks once for each file, however many connections this process makes."""
+    with _ASKING:
+        if path in _OPENED:
+            return _OPENED[path]
+        for _ in range(_PASSPHRASE_TRIES):
+            passphrase = ask(f"passphrase of {path}: ")
+            if not passphrase:
+                return None
+            try:
+                return _OPENED.setdefault(path, load_key(path, passphrase))
+            except (paramiko.SSHException, OSError, ValueError):
+                continue
+    return None
+
+
+def public_blob(path: Path) -> bytes | None:
+    """The public key of an identity without opening it: of `path`.pub, `path` itself, or the head of a locked file."""
+    for file in (Path(f"{path}.pub"), path):
+        try:
+            text = file.read_text("utf-8")
+            if text.startswith("-----BEGIN OPENSSH PRIVATE KEY-----"):
+                return _head(base64.b64decode("".join(text.split("-----")[2].split())))
+            return bytes(PublicBlob.from_string(" ".join(text.split()[:2])).key_blob)
+        except (OSError, ValueError, IndexError, paramiko.SSHException):
             continue
     return None
 
 
-def _agent_keys() -> list[paramiko.AgentKey]:
-    try:
-        return list(paramiko.Agent().get_keys())
-    except (paramiko.SSHException, OSError, EOFError):
-        return []  # no agent is not an error
-
-
-def _public_blob(path: Path) -> bytes | None:
-    try:
-        words = Path(f"{path}.pub").read_text("utf-8").split()
-        return bytes(PublicBlob.from_string(" ".join(words[:2])).key_blob)
-    except (OSError, ValueError):
-        return None
+def _head(data: bytes) -> bytes:
+    """The first public key of an `openssh-key-v1` file (OpenSSH's PROTOCOL.key), which is never encrypted."""
+    if not data.startswith(_MAGIC):
+        raise ValueError("not an OpenSSH private key")
+    message = paramiko.Message(data[len(_MAGIC) :])
+    for _ in ("cipher", "key derivation", "its options"):
+        message.get_string()
+    message.get_int()
+    return bytes(message.get_string())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import shlex
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,10 +14,15 @@ from edgekit.errors import DeviceError, EdgekitError, UserError
 from edgekit.transport.errors import RemoteCommandError
 
 OUTPUT_LIMIT = 16 << 20
+_AGREED = re.compile(r"[^\\!\x00-\x1f\x7f-\U0010ffff]*")
 _COMMAND_LIMIT = 120_000  # Linux takes 128 KiB in one argument, and `sh -c` gets the line as one
 
-# Run as words and not as text: the login shell may be any, and a command that a signal ends still has a status.
-_POSIX = ("sh", "-c", '"$@"; exit $?', "sh")
+# Run as words and not as text: the login shell may be any, and a command that a signal ends still has a status. What
+# start-up files print ends where the marker is said, in two pieces, as a shell may repeat the line that it was given.
+_MARKER = "edgekit-"
+_BEGIN = 'echo "$0$1"; echo "$0$1" >&2; '
+_PLAIN = _BEGIN + 'shift; "$@"; exit $?'
+_CODED = _BEGIN + 'eval "set -- $(printf "$(echo "$2" | tr % "\\134")")"; "$@"; exit $?'
 
 
 @dataclass(frozen=True, init=False)
@@ -72,12 +77,28 @@ class Completed:
         return self.stdout.decode("utf-8", "replace")
 
 
-def command_line(argv: Sequence[str]) -> bytes:
-    """`argv` as one line for the board's login shell: the only place where words are quoted."""
-    line = shlex.join([*_POSIX, *argv]).encode("utf-8", "surrogateescape")
+def command_line(argv: Sequence[str], tag: str = "") -> bytes:
+    """`argv` as one line for the board's login shell: the only place where words are quoted.
+
+    sh and its kin, csh and fish agree on what stands between single quotes, except for backslashes, `!`, line ends and
+    what is not ASCII. Words with these travel as `%` and three octal digits. Before the command speaks, `marker(tag)`
+    is printed on both its outputs.
+    """
+    if all(_AGREED.fullmatch(word) for word in argv):
+        words = [_PLAIN, _MARKER, tag, *argv]
+    else:
+        text = " ".join(map(_quoted, argv)).encode("utf-8", "surrogateescape")
+        coded = "".join(chr(byte) if chr(byte).isalnum() and byte < 128 else f"%{byte:03o}" for byte in text)
+        words = [_CODED, _MARKER, tag, coded]
+    line = " ".join(["sh", "-c", *map(_quoted, words)]).encode()
     if len(line) > _COMMAND_LIMIT:
         raise UserError(f"a command of {len(line)} bytes is too long for the board", limit=_COMMAND_LIMIT)
     return line
+
+
+def marker(tag: str) -> bytes:
+    """What a command prints before anything else; see `command_line`."""
+    return f"{_MARKER}{tag}\n".encode()
 
 
 class Transport(ABC):
@@ -258,6 +279,10 @@ class _Foreign:
             raise DeviceError(
                 f"{name}: {self._doing} failed: {error or type(error).__name__}", board=name, doing=self._doing
             ) from error
+
+
+def _quoted(word: str) -> str:
+    return "'" + word.replace("'", "'\"'\"'") + "'"
 
 
 def _words(argv: Sequence[str | RemotePath], env: Mapping[str, str] | None) -> list[str]:

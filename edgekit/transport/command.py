@@ -11,7 +11,7 @@ from typing import BinaryIO
 import paramiko
 
 from edgekit.transport.base import Completed, Limits, LocalReader
-from edgekit.transport.errors import CommandTimeout, OutputTooLarge, printable
+from edgekit.transport.errors import CommandNotRun, CommandTimeout, OutputTooLarge, printable
 from edgekit.transport.watchdog import Operation
 
 _BLOCK = 64 << 10
@@ -23,7 +23,7 @@ class Conversation:
     """Drives a channel on which a command was started, to its end.
 
     Raises (from `finish`):
-        CommandTimeout, OutputTooLarge: the channel is closed, the connection stays.
+        CommandTimeout, CommandNotRun, OutputTooLarge: the channel is closed, the connection stays.
     """
 
     def __init__(
@@ -34,6 +34,7 @@ class Conversation:
         on_stderr: Callable[[str], None] | None,
         operation: Operation,
         *,
+        marker: bytes,
         progress: Callable[[int], None] | None = None,
     ) -> None:
         self._channel = channel
@@ -41,8 +42,9 @@ class Conversation:
         self._progress = progress
         self._limits = limits
         self._operation = operation
+        self._noise = _Noise(marker)
         self._stdout = bytearray()
-        self._stderr = _Stderr(on_stderr)
+        self._stderr = _Stderr(on_stderr, _Noise(marker))
         self._block = memoryview(b"")
         self.sent = 0
 
@@ -67,13 +69,15 @@ class Conversation:
             if not active:
                 self._wait(arrival, over)
         self._stderr.end()
+        if self._noise.held is not None and self._channel.exit_status >= 0:
+            raise _not_run(board, words, self._channel.exit_status, self._noise, self._stderr.noise)
         return Completed(self._channel.exit_status, bytes(self._stdout), bytes(self._stderr.kept))
 
     def _drain(self, board: str, words: list[str]) -> bool:
         active = False
         while self._channel.recv_ready():
             active = True
-            self._stdout += self._channel.recv(_BLOCK)
+            self._stdout += self._noise.after(self._channel.recv(_BLOCK))
             if len(self._stdout) > self._limits.output:
                 raise OutputTooLarge(
                     f"{board}: {words[0]} printed more than {self._limits.output} bytes",
@@ -140,15 +144,33 @@ class _Arrival:
         """One buffer is empty: the other need not be."""
 
 
+class _Noise:
+    """What a login shell's start-up files print before the command begins. `held` is its end, None once it is over."""
+
+    def __init__(self, marker: bytes) -> None:
+        self._marker = marker
+        self.held: bytes | None = b""
+
+    def after(self, data: bytes) -> bytes:
+        """What of `data` is the command's own."""
+        if self.held is None:
+            return data
+        before, found, rest = (self.held + data).partition(self._marker)
+        self.held = None if found else before[-_STDERR_KEPT:]
+        return rest
+
+
 class _Stderr:
     """Keeps the end of standard error and passes on its lines."""
 
-    def __init__(self, on_line: Callable[[str], None] | None) -> None:
+    def __init__(self, on_line: Callable[[str], None] | None, noise: _Noise) -> None:
+        self.noise = noise
         self.kept = bytearray()
         self._on_line = on_line
         self._line = b""
 
     def take(self, data: bytes) -> None:
+        data = self.noise.after(data)
         self.kept += data
         if len(self.kept) > _STDERR_KEPT:
             del self.kept[:-_STDERR_KEPT]
@@ -161,6 +183,17 @@ class _Stderr:
     def end(self) -> None:
         if self._on_line is not None and self._line:
             self._on_line(printable(self._line))
+
+
+def _not_run(board: str, words: list[str], status: int, *noise: _Noise) -> CommandNotRun:
+    said = " ".join(printable(end.held or b"").strip()[-500:] for end in noise).strip()
+    return CommandNotRun(
+        f"{board}: the login shell ended with status {status} and did not run {words[0]}"
+        + (f": {said}" if said else ""),
+        hint="see what the user's shell and its start-up files on the board do when there is no terminal",
+        argv=words,
+        status=status,
+    )
 
 
 def _timeout(board: str, words: list[str], quiet: float, total: float) -> CommandTimeout:

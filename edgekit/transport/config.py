@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import getpass
 import os
+import re
 import shlex
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -13,8 +13,10 @@ import paramiko
 import platformdirs
 
 from edgekit.errors import UserError
+from edgekit.transport import openssh
 from edgekit.transport.address import Address, parse_address, parse_port
 from edgekit.transport.hostkeys import known_hosts_name
+from edgekit.transport.openssh import Options
 
 _MAX_HOPS = 8
 
@@ -27,8 +29,12 @@ class SshTarget:
         board: as typed; used in messages.
         key_name: what known_hosts calls it.
         known_hosts: files to look in, edgekit's own first.
-        identities: private key files, in the order to try; explicit when the config names them.
+        identities: private key files, in the order to try.
+        certificates: files that the config names; those beside a key are found by their name.
+        agent: the socket of the agent that holds keys.
+        family: `any`, `inet` or `inet6`.
         jumps: hosts to go through, nearest first.
+        proxy_command: what the nearest of them all is reached through, for the user's shell.
     """
 
     board: str
@@ -39,8 +45,11 @@ class SshTarget:
     known_hosts: tuple[Path, ...]
     identities: tuple[Path, ...] = ()
     identities_only: bool = False
-    use_agent: bool = True
+    certificates: tuple[Path, ...] = ()
+    agent: str | None = None
+    family: str = "any"
     jumps: tuple[SshTarget, ...] = ()
+    proxy_command: str | None = None
 
     @property
     def where(self) -> str:
@@ -65,83 +74,109 @@ def own_identity() -> Path:
 
 
 def resolve(board: str, config: Path | None = None) -> SshTarget:
-    """Complete BOARD with the ssh config (`config`, else `$EDGEKIT_SSH_CONFIG`, else `~/.ssh/config`).
+    """Complete BOARD with the ssh config (`config`, else `$EDGEKIT_SSH_CONFIG`, else what ssh itself reads).
 
     Raises:
         UserError: BOARD, the config or a value in it cannot be understood, or needs what edgekit lacks.
     """
     given = config or (Path(os.environ["EDGEKIT_SSH_CONFIG"]) if "EDGEKIT_SSH_CONFIG" in os.environ else None)
-    file = given or Path.home() / ".ssh" / "config"
     if given is not None and not given.is_file():
         raise UserError(f"no ssh config {given}", path=str(given))
-    try:
-        parsed = paramiko.SSHConfig.from_path(str(file)) if file.is_file() else paramiko.SSHConfig()
-    except (paramiko.ConfigParseError, OSError, UnicodeDecodeError, ValueError) as error:
-        raise UserError(f"cannot read the ssh config {file}: {error}", path=str(file)) from error
-    return _Resolver(file, parsed).target(board, parse_address(board), ())
+    return _Resolver(given).target(board, parse_address(board), ())
 
 
 @dataclass(frozen=True)
 class _Resolver:
-    file: Path
-    config: paramiko.SSHConfig
+    file: Path | None
 
     def target(self, board: str, address: Address, seen: tuple[str, ...]) -> SshTarget:
         if address.host in seen or len(seen) >= _MAX_HOPS:
             raise self._wrong(f"ProxyJump goes in a circle: {' -> '.join([*seen, address.host])}")
-        options = self._options(address.host)
-        if options.get("proxycommand"):
-            raise self._wrong(f"{address.host} needs ProxyCommand, which edgekit does not speak; use ProxyJump")
-        host = str(options.get("hostname", address.host))
-        port = address.port or parse_port(str(options.get("port", "22")), str(self.file))
-        files, explicit = self._identities(options)
+        options = openssh.lookup(address, self.file) if openssh.available() else _lookup_alone(address, self.file)
+        host = _one(options, "hostname") or address.host
+        port = address.port or parse_port(_one(options, "port") or "22", board)
         target = SshTarget(
             board=board,
             host=host,
             port=port,
-            user=address.user or str(options.get("user") or getpass.getuser()),
-            key_name=str(options.get("hostkeyalias") or known_hosts_name(host, port)).lower(),
-            known_hosts=self._known_hosts(options),
-            identities=files,
-            identities_only=explicit and options.get("identitiesonly") == "yes",
-            use_agent=str(options.get("identityagent", "")).lower() != "none",
+            user=address.user or _one(options, "user") or getpass.getuser(),
+            key_name=(_one(options, "hostkeyalias") or known_hosts_name(host, port)).lower(),
+            known_hosts=_known_hosts(options),
+            identities=_identities(options),
+            identities_only=_one(options, "identitiesonly") == "yes",
+            certificates=tuple(Path(name) for name in options.get("certificatefile", ())),
+            agent=_agent(options),
+            family=_one(options, "addressfamily") or "any",
+            proxy_command=_one(options, "proxycommand"),
         )
-        return replace(target, jumps=self._jumps(options, (*seen, address.host)))
+        jumps = self._jumps(options, (*seen, address.host))
+        return replace(target, jumps=jumps, proxy_command=None if jumps else target.proxy_command)
 
-    def _options(self, host: str) -> Mapping[str, str | list[str]]:
-        try:
-            return dict(self.config.lookup(host))
-        except (paramiko.SSHException, paramiko.CouldNotCanonicalize, ImportError, KeyError, ValueError) as error:
-            raise self._wrong(f"cannot look up {host}: {error}") from error
-
-    def _jumps(self, options: Mapping[str, str | list[str]], seen: tuple[str, ...]) -> tuple[SshTarget, ...]:
-        text = str(options.get("proxyjump") or "none")
-        if text.lower() == "none":
-            return ()
+    def _jumps(self, options: Options, seen: tuple[str, ...]) -> tuple[SshTarget, ...]:
         chain: list[SshTarget] = []
-        for number, hop in enumerate(text.split(",")):
-            jump = self.target(hop.strip(), parse_address(hop.strip()), seen)
-            # only the nearest hop may bring jumps of its own: the others are reached through their predecessors
-            chain += [*(jump.jumps if number == 0 else ()), replace(jump, jumps=())]
+        for number, hop in enumerate((_one(options, "proxyjump") or "").split(",")):
+            name = hop.strip().removeprefix("ssh://")
+            if not name:
+                continue
+            jump = self.target(name, parse_address(name), seen)
+            # only the nearest hop may bring a way of its own: the others are reached through their predecessors
+            chain += jump.jumps if number == 0 else ()
+            chain.append(replace(jump, jumps=(), proxy_command=None if chain else jump.proxy_command))
         return tuple(chain)
 
-    def _identities(self, options: Mapping[str, str | list[str]]) -> tuple[tuple[Path, ...], bool]:
-        named = options.get("identityfile") or []
-        files = [named] if isinstance(named, str) else named
-        if files:
-            return tuple(Path(file).expanduser() for file in files if file.lower() != "none"), True
-        home = Path.home() / ".ssh"
-        usual = [home / name for name in ("id_ed25519", "id_ecdsa", "id_rsa")]
-        return tuple(path for path in [*usual, own_identity()] if path.is_file()), False
-
-    def _known_hosts(self, options: Mapping[str, str | list[str]]) -> tuple[Path, ...]:
-        given = options.get("userknownhostsfile")
-        try:
-            named = [Path(name).expanduser() for name in shlex.split(str(given))] if given else None
-        except ValueError as error:
-            raise self._wrong(f"UserKnownHostsFile: {error}") from error
-        users = [Path.home() / ".ssh" / "known_hosts"] if named is None else named
-        return (own_known_hosts(), *users, Path("/etc/ssh/ssh_known_hosts"))
-
     def _wrong(self, why: str) -> UserError:
-        return UserError(f"{self.file}: {why}", path=str(self.file))
+        return UserError(f"the ssh config cannot be followed: {why}", path=str(self.file or ""))
+
+
+def _lookup_alone(address: Address, file: Path | None) -> Options:
+    """Without OpenSSH's client: the user's file as Paramiko reads it, which passes over Include."""
+    file = file or Path.home() / ".ssh" / "config"
+    try:
+        text = file.read_text("utf-8") if file.is_file() else ""
+        if re.search(r"(?im)^\s*include[\s=]", text):
+            raise UserError(
+                f"{file} has Include, which needs OpenSSH's client to follow",
+                hint="install it (Debian: openssh-client), or give a file without Include: --ssh-config FILE",
+                path=str(file),
+            )
+        found = paramiko.SSHConfig.from_text(text).lookup(address.host)
+    except (paramiko.SSHException, paramiko.CouldNotCanonicalize, OSError, KeyError, ValueError) as error:
+        raise UserError(f"cannot read the ssh config {file}: {error}", path=str(file)) from error
+    options = {key: [value] if isinstance(value, str) else list(value) for key, value in found.items()}
+    for key in openssh.LISTS & options.keys():
+        try:
+            options[key] = shlex.split(options[key][0])
+        except ValueError as error:
+            raise UserError(f"cannot read the ssh config {file}: {key}: {error}", path=str(file)) from error
+    return options
+
+
+def _one(options: Options, key: str) -> str | None:
+    value = options.get(key, [""])[0]
+    return None if value.lower() in ("", "none") else value
+
+
+def _identities(options: Options) -> tuple[Path, ...]:
+    named = options.get("identityfile")
+    if named:
+        return tuple(Path(file).expanduser() for file in named if file.lower() != "none")
+    home = Path.home() / ".ssh"
+    usual = [home / name for name in ("id_ed25519", "id_ecdsa", "id_rsa")]
+    return tuple(path for path in [*usual, own_identity()] if path.is_file())
+
+
+def _agent(options: Options) -> str | None:
+    name = options.get("identityagent", ["SSH_AUTH_SOCK"])[0]
+    if name.lower() == "none":
+        return None
+    if name == "SSH_AUTH_SOCK" or name.startswith("$"):
+        return os.environ.get(name.removeprefix("$")) or None
+    return str(Path(name).expanduser())
+
+
+def _known_hosts(options: Options) -> tuple[Path, ...]:
+    home = Path.home() / ".ssh"
+    users = options.get("userknownhostsfile", [f"{home}/known_hosts", f"{home}/known_hosts2"])
+    system = options.get("globalknownhostsfile", ["/etc/ssh/ssh_known_hosts", "/etc/ssh/ssh_known_hosts2"])
+    named = [Path(name).expanduser() for name in (*users, *system) if name.lower() != "none"]
+    return (own_known_hosts(), *named)

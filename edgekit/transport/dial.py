@@ -20,11 +20,13 @@ from edgekit.errors import UserError
 from edgekit.transport.config import SshTarget
 from edgekit.transport.errors import Unreachable, printable
 from edgekit.transport.hostkeys import HostKey, KnownHosts
+from edgekit.transport.proxy import ProxyCommand
 from edgekit.transport.watchdog import Meter, Watchdog
 
 _LOG = "edgekit.transport.ssh"
 logging.getLogger(_LOG).addHandler(logging.NullHandler())  # Paramiko logs tracebacks of what we report ourselves
 
+_FAMILIES = {"inet": socket.AF_INET, "inet6": socket.AF_INET6}
 _RSA = ("rsa-sha2-512", "rsa-sha2-256")  # how an ssh-rsa key signs today (RFC 8332)
 
 
@@ -123,7 +125,7 @@ def dial(target: SshTarget, timeouts: Timeouts, admit: Callable[[Link], None]) -
 
 def _stream(target: SshTarget, via: list[Link], timeouts: Timeouts) -> Any:
     if not via:
-        return _tcp(target, timeouts.connect)
+        return _proxy(target) if target.proxy_command else _tcp(target, timeouts.connect)
     last = via[-1]
     try:
         with last.watchdog.guard(f"asking {last.target.host} for {target.where}", limit=timeouts.connect):
@@ -139,16 +141,26 @@ def _stream(target: SshTarget, via: list[Link], timeouts: Timeouts) -> Any:
         ) from error
 
 
+def _proxy(target: SshTarget) -> ProxyCommand:
+    command = target.proxy_command or ""
+    try:
+        return ProxyCommand(command)
+    except OSError as error:
+        message = f"ProxyCommand '{command}' of {target.host} cannot be started: {error.strerror or error}"
+        raise Unreachable(message, hint="is $SHELL right?", reason="proxy", host=target.host) from error
+
+
 def _tcp(target: SshTarget, timeout: float) -> socket.socket:
     deadline = time.monotonic() + timeout
     last: OSError = TimeoutError()
-    for family, kind, protocol, _, address in _look_up(target, timeout):
+    addresses = _look_up(target, timeout)
+    for number, (family, kind, protocol, _, address) in enumerate(addresses):
         left = deadline - time.monotonic()
         if left <= 0:
             break
         sock = socket.socket(family, kind, protocol)
         try:
-            sock.settimeout(left)
+            sock.settimeout(left / (len(addresses) - number))  # one that is silent leaves time for the others
             sock.connect(address)
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             return sock
@@ -164,7 +176,8 @@ def _look_up(target: SshTarget, timeout: float) -> list[Any]:
 
     def ask() -> None:
         try:
-            answer.put(list(socket.getaddrinfo(target.host, target.port, type=socket.SOCK_STREAM)))
+            family = _FAMILIES.get(target.family, socket.AF_UNSPEC)
+            answer.put(list(socket.getaddrinfo(target.host, target.port, family, socket.SOCK_STREAM)))
         except (OSError, UnicodeError) as error:
             answer.put(error if isinstance(error, OSError) else OSError(str(error)))
 
@@ -225,6 +238,14 @@ def _shake_hands(target: SshTarget, stream: Any, timeouts: Timeouts, via: list[L
     done.wait(timeouts.connect)
     if not done.is_set() or not transport.is_active():
         failure = _no_handshake(target, transport, not done.is_set(), timeouts.connect)
+        if isinstance(stream, ProxyCommand) and not transport.remote_version:
+            failure = Unreachable(
+                f"no SSH server answers for {target.host}: {stream.last_words()}",
+                hint="run it as the ssh config has it; what it says there is in this message",
+                reason="proxy",
+                host=target.host,
+                port=target.port,
+            )
         transport.packetizer.complete_handshake()  # its timer would keep this process for as long
         link.kill()
         raise failure

@@ -17,7 +17,7 @@ def printable(data: bytes | str) -> str:
 class Unreachable(DeviceError):
     """No SSH conversation could be started.
 
-    Field `reason`: dns, refused, no-route, timeout, not-ssh, outdated, closed.
+    Field `reason`: dns, refused, no-route, timeout, not-ssh, outdated, closed, proxy.
     """
 
 
@@ -27,6 +27,10 @@ class LinkLost(DeviceError):
 
 class CommandTimeout(DeviceError):
     """The board answers, but a command showed no progress, or ran past its deadline. Fields `argv`, `seconds`."""
+
+
+class CommandNotRun(DeviceError):
+    """The user's login shell there ended without running the command. Fields `argv`, `status`."""
 
 
 class OutputTooLarge(DeviceError):
@@ -90,7 +94,7 @@ class ChangedHostKey(HostKeyError):
         super().__init__(
             f"the host key of {board} has changed: it shows {key_type} {fingerprint}, "
             f"trusted is {', '.join(known)} ({where})",
-            hint=f"a reflashed board or an attack: if you know why, edgekit trust {board} replaces the key",
+            hint=f"a reflashed board or an attack: if you know which, edgekit trust --reflashed {board}",
             board=board,
             key_type=key_type,
             fingerprint=fingerprint,

@@ -14,6 +14,7 @@ import re
 import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from dataclasses import replace as replace_fields
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Literal
@@ -37,6 +38,7 @@ class HostKey:
         known: whether it was trusted before.
         trusted: fingerprints trusted for `name` so far.
         where: file and line of what decided `known`.
+        files: where another key stands for `name`, when it is changed.
     """
 
     board: str
@@ -46,6 +48,7 @@ class HostKey:
     known: Known = "none"
     trusted: tuple[str, ...] = ()
     where: str = ""
+    files: tuple[str, ...] = ()
 
     @property
     def fingerprint(self) -> str:
@@ -123,13 +126,38 @@ def known_hosts_name(host: str, port: int) -> str:
     return host.lower() if port == 22 else f"[{host.lower()}]:{port}"
 
 
+def recorded(key: HostKey, file: Path) -> tuple[str, ...]:
+    """The names under which `file` holds the keys, of every type, that are trusted for this board.
+
+    Raises:
+        UserError: one of them stands on a line for hosts unlike each other (`*.lab`), which is not this board's alone.
+    """
+    entries = [entry for entry in KnownHosts.read([file]).entries if not entry.marker]
+    old = {entry.blob for entry in entries if entry.matches(key.name)}
+    found: list[str] = []
+    for entry in entries:
+        if entry.blob in old:
+            if set(entry.patterns) & set("*?!"):
+                raise UserError(
+                    f"{entry.where} trusts the old key for {entry.patterns}, which is more than {key.board}",
+                    hint="edit that line yourself, then do it again",
+                    where=entry.where,
+                )
+            found += [entry.patterns] if entry.patterns.startswith("|") else entry.patterns.split(",")
+    return tuple(dict.fromkeys(found))
+
+
 def remember(key: HostKey, file: Path, *, replace: bool = False) -> Path:
     """Trust `key`: write it to `file`, whole or not at all.
+
+    Args:
+        replace: also when another key is trusted; it takes the place of the board's keys under all their names, see
+            `recorded`.
 
     Raises:
         RevokedHostKey: the key is revoked, and stays so.
         ChangedHostKey: another key is trusted for this name, and `replace` was not asked for.
-        UserError: the file cannot be written.
+        UserError: the file cannot be written, or `replace` would touch other boards.
     """
     current = KnownHosts.read([file]).judge(key)
     if "revoked" in (current.known, key.known):
@@ -138,13 +166,14 @@ def remember(key: HostKey, file: Path, *, replace: bool = False) -> Path:
         return file
     if "changed" in (current.known, key.known) and not replace:
         (current if current.known == "changed" else key).require_trust()
-    line = f"{key.name} {key.type} {base64.b64encode(key.blob).decode()}\n"
+    names = recorded(key, file) if replace else ()
     try:
-        lines = file.read_text("utf-8", "surrogateescape").splitlines(keepends=True) if file.exists() else []
-        kept = [old for old in lines if not _replaced(old, key.name, replace)]
-        if kept and not kept[-1].endswith("\n"):
-            kept[-1] += "\n"
-        _write(file, "".join([*kept, line]))
+        lines = file.read_text("utf-8", "surrogateescape").splitlines() if file.exists() else []
+        old = {entry.blob for entry in map(_plain, lines) if entry and entry.matches(key.name)} if replace else set()
+        kept = [line for line in lines if not ((entry := _plain(line)) and entry.blob in old)]
+        new = f"{key.type} {base64.b64encode(key.blob).decode()}"
+        named = [f"{name} {new}" for name in dict.fromkeys((*names, key.name)) if not _about(name, key.name)]
+        _write(file, "".join(f"{line}\n" for line in [*kept, *named, f"{key.name} {new}"]))
     except OSError as error:
         raise UserError(f"cannot remember the host key in {file}: {error.strerror}", path=str(file)) from error
     return file
@@ -152,13 +181,17 @@ def remember(key: HostKey, file: Path, *, replace: bool = False) -> Path:
 
 def _judged(key: HostKey, known: Known, entries: Sequence[Entry]) -> HostKey:
     trusted = tuple(dict.fromkeys(fingerprint(entry.blob) for entry in entries if not entry.marker))
-    where = entries[0].where if entries else ""
-    return HostKey(key.board, key.name, key.type, key.blob, known, trusted, where)
+    files = tuple(dict.fromkeys(entry.where.rpartition(":")[0] for entry in entries)) if known == "changed" else ()
+    return replace_fields(key, known=known, trusted=trusted, where=entries[0].where if entries else "", files=files)
 
 
-def _replaced(line: str, name: str, replace: bool) -> bool:
+def _plain(line: str) -> Entry | None:
     entry = _entry(line.strip(), "")
-    return replace and entry is not None and not entry.marker and entry.matches(name)
+    return None if entry is None or entry.marker else entry
+
+
+def _about(pattern: str, name: str) -> bool:
+    return Entry("", pattern, "", b"", "").matches(name)
 
 
 def _write(file: Path, text: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import secrets
 import threading
 from collections.abc import Callable, Sequence
 from typing import Any, BinaryIO, ClassVar
@@ -11,7 +12,7 @@ import paramiko
 
 from edgekit.errors import DeviceError
 from edgekit.transport.auth import Ask, authenticate
-from edgekit.transport.base import Completed, Limits, LocalReader, RemotePath, Transport, command_line
+from edgekit.transport.base import Completed, Limits, LocalReader, RemotePath, Transport, command_line, marker
 from edgekit.transport.command import Conversation
 from edgekit.transport.config import SshTarget
 from edgekit.transport.dial import Link, Timeouts, dial
@@ -48,7 +49,7 @@ _WHY = """LC_ALL=C; export LC_ALL; : >>"$1"; d=${1%/*}; [ "$d" != "$1" ] || d=.;
 
 
 class SshTransport(Transport):
-    """See `Transport`. Files go by SFTP where the server has it, else through `cat`; `sending` says which."""
+    """See `Transport`. Files go by SFTP where the server has it, else through `cat`: see `sending` and `why_cat`."""
 
     foreign: ClassVar[tuple[type[BaseException], ...]] = (*Transport.foreign, paramiko.SSHException, SftpError)
 
@@ -59,6 +60,7 @@ class SshTransport(Transport):
         self._sftp: Sftp | None = None
         self._one_file = threading.Lock()  # answers of an SFTP conversation have one reader
         self.sending = ""
+        self.why_cat = ""
 
     def close(self) -> None:
         self._link.close()
@@ -83,13 +85,14 @@ class SshTransport(Transport):
         on_stderr: Callable[[str], None] | None = None,
         progress: Callable[[int], None] | None = None,
     ) -> Completed:
-        line = command_line(argv)
+        tag = secrets.token_hex(8)
+        line = command_line(argv, tag)
         with self._link.watchdog.guard(f"starting {argv[0]}"):
             channel = self._open()
             channel.exec_command(line)
         with self._link.watchdog.guard(f"running {argv[0]}", limit=math.inf) as operation:
             try:
-                talk = Conversation(channel, stdin, limits, on_stderr, operation, progress=progress)
+                talk = Conversation(channel, stdin, limits, on_stderr, operation, marker=marker(tag), progress=progress)
                 done = talk.finish(self.name, list(argv))
             finally:
                 channel.close()
@@ -211,11 +214,11 @@ class SshTransport(Transport):
                 try:
                     channel.invoke_subsystem("sftp")
                     self._sftp = Sftp(channel)
-                except (paramiko.SSHException, EOFError, SftpError):
+                except (paramiko.SSHException, EOFError, SftpError) as error:
                     if self._link.meter.ended:
                         raise
                     channel.close()
-                    self.sending = "cat"
+                    self.sending, self.why_cat = "cat", printable(str(error))
                     return None
             self.sending = "sftp"
         return self._sftp

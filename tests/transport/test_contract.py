@@ -111,7 +111,8 @@ def test_what_ssh_itself_makes_of_the_config_is_the_same(tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("Host b\n ProxyCommand nc %h %p\n", "ProxyCommand"),
+        ("Host b\n ProxyCommand nc %h %Z\n", "%Z"),
+        ("Host b\n User $(reboot)\n ProxyCommand nc -u %r %h\n", "cannot stand in a ProxyCommand"),
         ("Host b\n ProxyJump c\nHost c\n ProxyJump b\n", "circle"),
         ("Host b\n Port many\n", "port"),
         ("Host b\n ProxyJump -oX\n", "not a board"),

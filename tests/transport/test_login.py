@@ -86,11 +86,12 @@ def test_an_encrypted_key_asks_until_it_opens(sshd: SshBoard, tmp_path: Path, lo
         prompts.append(prompt)
         return next(answers)
 
-    connect("board", config=config, ask=ask).close()
-    assert prompts == [f"passphrase of {locked}: "] * 2
     with pytest.raises(AuthenticationFailed) as caught:
         connect("board", config=config)
     assert caught.value.fields["tried"] == [f"key {locked} (encrypted, not opened)"]
+    connect("board", config=config, ask=ask).close()
+    assert prompts == [f"passphrase of {locked}: "] * 2
+    connect("board", config=config, ask=ask).close()  # and not again
 
 
 def test_a_key_file_that_is_none_is_said_to_be(sshd: SshBoard, tmp_path: Path) -> None:
@@ -120,7 +121,9 @@ def agent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 def test_the_agent_opens_what_is_encrypted(sshd: SshBoard, tmp_path: Path, locked: Path) -> None:
     config = config_of(sshd, tmp_path, locked)
     subprocess.run(["ssh-add", "-q", str(sshd.identity)], check=True, capture_output=True)
+    connect("board", config=config).close()  # a locked file tells its public key too
     Path(f"{locked}.pub").write_bytes(Path(f"{sshd.identity}.pub").read_bytes())
+    locked.unlink()
     connect("board", config=config).close()
     connect("board", config=config_of(sshd, tmp_path, None)).close()
 

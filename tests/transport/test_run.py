@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import shutil
 import signal
 import subprocess
 import threading
@@ -12,11 +13,11 @@ from pathlib import Path
 
 import hypothesis.strategies as st
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 
 from edgekit.errors import UserError
 from edgekit.transport import CommandTimeout, OutputTooLarge, RemoteCommandError, RemotePath, Transport
-from edgekit.transport.base import command_line
+from edgekit.transport.base import command_line, marker
 from tests.transport.conftest import Board
 
 words = st.lists(st.text(st.characters(exclude_characters="\0", codec="utf-8")), min_size=1, max_size=6)
@@ -130,11 +131,17 @@ def test_any_words_arrive_as_they_were(link: Transport, argv: list[str]) -> None
     assert link.run(["printf", "%s\\0", *argv]).stdout == "".join(f"{word}\0" for word in argv).encode()
 
 
+@pytest.mark.parametrize("shell", ["sh", "bash", "fish", "tcsh", "zsh"])
+@settings(max_examples=40)
 @given(words)
-def test_any_words_survive_a_real_shell(argv: list[str]) -> None:
-    line = command_line(["printf", "%s\\0", *argv])
-    done = subprocess.run(["sh", "-c", line], check=True, capture_output=True, timeout=20)
-    assert done.stdout == "".join(f"{word}\0" for word in argv).encode()
+@example(["it's", "\\", "a\\'b", "!!", "a!b", "=ls", "two\nlines\n", "%s", "*", "~", "-n", "", "{a,b}", "ü", "$HOME"])
+def test_any_words_survive_any_login_shell(shell: str, argv: list[str]) -> None:
+    if not shutil.which(shell):
+        pytest.skip(f"no {shell} here (a Debian package)")
+    line = command_line(["printf", "%s\\0", *argv], "tag")
+    done = subprocess.run([shell, "-c", line], check=True, capture_output=True, timeout=20)
+    assert done.stdout == marker("tag") + "".join(f"{word}\0" for word in argv).encode()
+    assert done.stderr == marker("tag")
 
 
 def test_names_that_are_not_utf8_arrive_as_they_were(link: Transport) -> None:
