@@ -60,6 +60,7 @@ def start_sshd(
     client_options: Sequence[str] = (),
     sftp: bool = True,
     wrapper: Sequence[str] = (),
+    address: str = "127.0.0.1",
 ) -> Iterator[SshBoard]:
     """Run sshd until the block ends.
 
@@ -69,6 +70,7 @@ def start_sshd(
         client_options: more lines for the Host block in `ssh_config`.
         sftp: with an sftp subsystem.
         wrapper: a command that starts sshd in its own place, such as `unshare --mount`.
+        address: where it listens.
     """
     if SSHD is None:
         raise RuntimeError("the tests need OpenSSH's sshd (Debian: openssh-server)")
@@ -87,7 +89,7 @@ def start_sshd(
     lines = [
         *options,
         f"Port {port}",
-        "ListenAddress 127.0.0.1",
+        f"ListenAddress [{address}]" if ":" in address else f"ListenAddress {address}",
         f"HostKey {host_key}",
         f"PidFile {folder / 'pid'}",
         f"AuthorizedKeysFile {authorized}",
@@ -103,11 +105,11 @@ def start_sshd(
     config.write_text("\n".join(lines) + "\n")
     known = folder / "known_hosts"
     kind, blob = Path(f"{host_key}.pub").read_text().split()[:2]
-    known.write_text(f"[127.0.0.1]:{port} {kind} {blob}\n")
+    known.write_text(f"[{address}]:{port} {kind} {blob}\n")
     client = folder / "ssh_config"
     block = [
         f"Host {alias}",
-        "  HostName 127.0.0.1",
+        f"  HostName {address.replace('%', '%%')}",
         f"  Port {port}",
         f"  User {getpass.getuser()}",
         f"  IdentityFile {identity}",
@@ -129,6 +131,27 @@ def start_sshd(
         board.stop()
 
 
+@dataclass(frozen=True)
+class Account:
+    """Users of a board that this computer does not have: a mount namespace has its own /etc/passwd and /etc/shadow.
+
+    `wrapper` starts sshd there. Needs root.
+    """
+
+    folder: Path
+
+    def wrapper(self, name: str, shell: str, home: str, *, uid: int = 0, password: str = "x") -> list[str]:
+        """The wrapper for a server that knows `name`; the line comes first, so that uid 0 is `name` too."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        passwd, shadow = self.folder / "passwd", self.folder / "shadow"
+        crypt = subprocess.run(["openssl", "passwd", "-6", password], check=True, capture_output=True, text=True)
+        passwd.write_text(f"{name}:x:{uid}:{uid}::{home}:{shell}\n" + Path("/etc/passwd").read_text())
+        shadow.write_text(f"{name}:{crypt.stdout.strip()}:20000:0:99999:7:::\n" + Path("/etc/shadow").read_text())
+        passwd.chmod(0o644)
+        script = 'mount --bind "$1" /etc/passwd; mount --bind "$2" /etc/shadow; shift 2; exec "$@"'
+        return ["unshare", "--mount", "sh", "-ec", script, "sh", str(passwd), str(shadow)]
+
+
 def make_key(path: Path, kind: str = "ed25519", passphrase: str = "") -> Path:
     """A key pair by ssh-keygen."""
     subprocess.run(
@@ -147,12 +170,9 @@ def _wait_for(board: SshBoard) -> None:
     while time.monotonic() < deadline:
         if board.process is None or board.process.poll() is not None:
             raise RuntimeError(f"sshd did not start: {board.log.read_text()}")
-        try:
-            with socket.create_connection(("127.0.0.1", board.port), 1) as connection:
-                if connection.recv(4) == b"SSH-":
-                    return
-        except OSError:
-            time.sleep(0.02)
+        if "Server listening on" in board.log.read_text("utf-8", "replace"):
+            return
+        time.sleep(0.02)
     raise RuntimeError("sshd does not answer")
 
 
