@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from edgekit.board import facts as facts
     from edgekit.board import open_board as open_board
     from edgekit.board import predict as predict
+    from edgekit.board import probe as probe
     from edgekit.board import push as push
     from edgekit.board import rollback as rollback
     from edgekit.board import status as status
@@ -98,6 +99,7 @@ _PUBLIC = {
     "pack": ("bundles.packing", "pack"),
     "predict": ("board", "predict"),
     "prepare": ("deployment", "prepare"),
+    "probe": ("board", "probe"),
     "push": ("board", "push"),
     "resolve": ("runtimes.resolve", "resolve"),
     "rollback": ("board", "rollback"),

@@ -11,12 +11,14 @@ from edgekit.board.errors import (
     Damaged,
     Locked,
     NoPreviousRelease,
+    NothingFits,
     PythonMissing,
     UnknownRelease,
 )
 from edgekit.board.facts import BoardFacts, Mismatch, facts, mismatches, require_match
 from edgekit.board.measure import bench, bench_file, run_runtime, runtime_error
 from edgekit.board.predict import Answer, current_preprocess, frames, predict
+from edgekit.board.probe import Probe, probe
 from edgekit.board.push import PushResult, push
 from edgekit.board.session import Board, open_board
 
@@ -32,6 +34,8 @@ __all__ = [
     "Locked",
     "Mismatch",
     "NoPreviousRelease",
+    "NothingFits",
+    "Probe",
     "PushResult",
     "PythonMissing",
     "Status",
@@ -48,6 +52,7 @@ __all__ = [
     "mismatches",
     "open_board",
     "predict",
+    "probe",
     "push",
     "require_match",
     "rollback",

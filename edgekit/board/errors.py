@@ -13,6 +13,10 @@ class BoardMismatch(UserError):
     """The board is not what the profile says: choose or mend a profile. Field `mismatches`: field, wanted, found."""
 
 
+class NothingFits(CheckFailed):
+    """No runtime that edgekit can send runs on the board. Fields `reason`, `facts`, `server`."""
+
+
 class UnknownRelease(UserError):
     """The board has no such release."""
 

@@ -57,7 +57,7 @@ def push(
         DeviceError: LinkLost and its kin; what arrived is kept.
     """
     started = time.monotonic()
-    require_match(bundle.release, found or facts(board), board.name)
+    require_match(bundle.release, found or facts(board), board.name, bundle.manifest())
     bundle.verify()
     sent: dict[str, int] = {}
     resumed = 0

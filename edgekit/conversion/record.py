@@ -111,4 +111,6 @@ def manifest(conversion: Conversion, profile: DeviceProfile, runtime: str) -> Ma
         num_threads=profile.num_threads,
         provenance=conversion.provenance,
         golden=conversion.golden,
+        isa=profile.isa,
+        max_ram_mb=profile.max_ram_mb,
     )

@@ -3,7 +3,7 @@
 import os
 import platform
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from edgekit.errors import UserError
@@ -20,6 +20,11 @@ _FLAGS = {
     "avx512_vnni": "avx512vnni",
     "avx_vnni": "avxvnni",
 }
+
+
+def isa_names(flags: Iterable[str]) -> list[str]:
+    """The profiles' names of Linux's features that matter to integer kernels, sorted; others are left out."""
+    return sorted({_FLAGS[flag] for flag in flags if flag in _FLAGS})
 
 
 def architecture() -> str:
@@ -45,8 +50,7 @@ def cores() -> int:
 
 def isa() -> list[str]:
     """Instruction-set features that matter to integer kernels, sorted."""
-    flags = (_cpuinfo("flags") or _cpuinfo("Features")).split()
-    return sorted({_FLAGS[flag] for flag in flags if flag in _FLAGS})
+    return isa_names((_cpuinfo("flags") or _cpuinfo("Features")).split())
 
 
 def ram_mb() -> int:

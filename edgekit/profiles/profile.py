@@ -33,6 +33,7 @@ class DeviceProfile:
 
     `glibc` is the oldest glibc of the boards that the profile stands for, `python` their Python as X.Y.
     `numpy` says where NumPy comes from: "board" (the board's own package) or "wheel" (sent with the release).
+    What follows `max_latency_ms` is only information: no board is refused for it.
     """
 
     name: str
@@ -58,6 +59,11 @@ class DeviceProfile:
     max_ram_mb: int
     max_accuracy_drop: float
     max_latency_ms: float | None = None
+    numpy_version: str | None = None
+    governor: str | None = None
+    thermal_zones: tuple[str, ...] | None = None
+    ssh_server: str | None = None
+    sftp: bool | None = None
 
     def __post_init__(self) -> None:
         if not _NAME.fullmatch(self.name):
@@ -92,6 +98,11 @@ class DeviceProfile:
             raise ValueError(f"max_accuracy_drop {self.max_accuracy_drop} is not between 0 and 1")
         if self.max_latency_ms is not None and self.max_latency_ms <= 0:
             raise ValueError(f"max_latency_ms {self.max_latency_ms} is not above 0")
+
+
+def is_name(text: str) -> bool:
+    """Whether a profile may be called so."""
+    return _NAME.fullmatch(text) is not None
 
 
 @dataclass(frozen=True)

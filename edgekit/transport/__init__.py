@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from edgekit.errors import UserError
 from edgekit.transport.address import EMBEDDED, Address, parse_address
-from edgekit.transport.base import Completed, RemotePath, Transport
+from edgekit.transport.base import Completed, RemotePath, Server, Transport
 from edgekit.transport.errors import (
     AuthenticationFailed,
     ChangedHostKey,
@@ -49,6 +49,7 @@ __all__ = [
     "RemoteCommandError",
     "RemotePath",
     "RevokedHostKey",
+    "Server",
     "TransferFailed",
     "Transport",
     "UnknownHostKey",

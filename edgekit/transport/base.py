@@ -77,6 +77,14 @@ class Completed:
         return self.stdout.decode("utf-8", "replace")
 
 
+@dataclass(frozen=True)
+class Server:
+    """What answers for the board: how its SSH server calls itself, and whether it has the SFTP subsystem."""
+
+    software: str
+    sftp: bool
+
+
 def command_line(argv: Sequence[str], tag: str = "") -> bytes:
     """`argv` as one line for the board's login shell: the only place where words are quoted.
 
@@ -202,6 +210,14 @@ class Transport(ABC):
         path = _remote(source)
         with _Foreign(self, f"fetching {path}"):
             return self._get(path, limit)
+
+    def server(self) -> Server | None:
+        """Who is at the other end of the connection; None where nobody is. Raises DeviceError."""
+        with _Foreign(self, "asking for SFTP"):
+            return self._server()
+
+    def _server(self) -> Server | None:
+        return None
 
     @abstractmethod
     def close(self) -> None:

@@ -12,7 +12,7 @@ import paramiko
 
 from edgekit.errors import DeviceError
 from edgekit.transport.auth import Ask, authenticate
-from edgekit.transport.base import Completed, Limits, LocalReader, RemotePath, Transport, command_line, marker
+from edgekit.transport.base import Completed, Limits, LocalReader, RemotePath, Server, Transport, command_line, marker
 from edgekit.transport.command import Conversation
 from edgekit.transport.config import SshTarget
 from edgekit.transport.dial import Link, Timeouts, dial
@@ -61,6 +61,11 @@ class SshTransport(Transport):
         self._one_file = threading.Lock()  # answers of an SFTP conversation have one reader
         self.sending = ""
         self.why_cat = ""
+
+    def _server(self) -> Server:
+        with self._one_file:
+            sftp = self._open_sftp() is not None
+        return Server(printable(self._link.transport.remote_version), sftp)
 
     def close(self) -> None:
         self._link.close()

@@ -17,16 +17,22 @@ RUNTIMES = ("ai_edge_litert", "tflite_runtime", "tensorflow")
 # The features that TFLite's kernels choose by, in Linux's spelling.
 _ARM_FEATURES = {"neon", "vfpv4", "asimd", "asimddp", "asimdhp", "fphp", "i8mm", "bf16", "sve", "sve2", "sme"}
 _X86_FEATURES = {"ssse3", "sse4_1", "avx", "f16c", "fma", "avx2", "avx512f", "avx512_vnni", "avx_vnni", "amx_int8"}
-# Arm's part numbers (implementer 0x41), from the cores' technical reference manuals, register MIDR.
-_ARM_CORES = {
+# Arm's part numbers (implementer 0x41) in the register MIDR: the cores' technical reference manuals; the newer ones
+# as util-linux's lscpu and Linux's arm64 cputype.h have them.
+ARM_CORES = {
+    "0xc05": "Cortex-A5",
     "0xc07": "Cortex-A7",
     "0xc08": "Cortex-A8",
     "0xc09": "Cortex-A9",
+    "0xc0d": "Cortex-A17",
+    "0xc0e": "Cortex-A17",
     "0xc0f": "Cortex-A15",
     "0xd01": "Cortex-A32",
+    "0xd02": "Cortex-A34",
     "0xd03": "Cortex-A53",
     "0xd04": "Cortex-A35",
     "0xd05": "Cortex-A55",
+    "0xd06": "Cortex-A65",
     "0xd07": "Cortex-A57",
     "0xd08": "Cortex-A72",
     "0xd09": "Cortex-A73",
@@ -34,13 +40,25 @@ _ARM_CORES = {
     "0xd0b": "Cortex-A76",
     "0xd0c": "Neoverse-N1",
     "0xd0d": "Cortex-A77",
+    "0xd0e": "Cortex-A76AE",
     "0xd40": "Neoverse-V1",
     "0xd41": "Cortex-A78",
     "0xd42": "Cortex-A78AE",
     "0xd44": "Cortex-X1",
     "0xd46": "Cortex-A510",
     "0xd47": "Cortex-A710",
+    "0xd48": "Cortex-X2",
     "0xd49": "Neoverse-N2",
+    "0xd4b": "Cortex-A78C",
+    "0xd4d": "Cortex-A715",
+    "0xd4e": "Cortex-X3",
+    "0xd4f": "Neoverse-V2",
+    "0xd80": "Cortex-A520",
+    "0xd81": "Cortex-A720",
+    "0xd82": "Cortex-X4",
+    "0xd85": "Cortex-X925",
+    "0xd87": "Cortex-A725",
+    "0xd89": "Cortex-A720AE",
 }
 
 
@@ -178,8 +196,8 @@ def _board(root: Path, cpuinfo: Dict[str, str]) -> Optional[str]:
 
 def _cpu(cpuinfo: Dict[str, str]) -> Optional[str]:
     part = cpuinfo.get("cpu part")
-    if cpuinfo.get("cpu implementer") == "0x41" and part in _ARM_CORES:
-        return _ARM_CORES[part]
+    if cpuinfo.get("cpu implementer") == "0x41" and part in ARM_CORES:
+        return ARM_CORES[part]
     return cpuinfo.get("model name") or (f"part {part}" if part else None)
 
 

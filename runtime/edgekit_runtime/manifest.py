@@ -151,6 +151,8 @@ class Manifest:
     provenance: Provenance
     golden: Optional[Golden]
     max_batch_size: int = 1
+    isa: Tuple[str, ...] = ()
+    max_ram_mb: Optional[int] = None
     schema: int = SCHEMA
 
     def __post_init__(self) -> None:

@@ -59,6 +59,7 @@ def _sys() -> dict[str, str]:
         "class/thermal/thermal_zone0/temp": "48199",
         "class/thermal/thermal_zone0/type": "cpu-thermal",
         "devices/platform/soc/soc:firmware/get_throttled": "0",
+        "firmware/devicetree/base/compatible": "raspberrypi,4-model-b\0brcm,bcm2711\0",
         "firmware/devicetree/base/model": "Raspberry Pi 4 Model B Rev 1.4",
     }
     for core in range(CORES):

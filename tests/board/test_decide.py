@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import replace
+from typing import Any
 
 import pytest
+from edgekit_runtime.manifest import Calibration, Manifest, Provenance, TensorSpec
 from edgekit_runtime.release import Member, Release
 from hypothesis import given
 from hypothesis import strategies as st
@@ -14,6 +16,7 @@ from edgekit.board import control, errors, plan
 from edgekit.board.answers import BadAnswer
 from edgekit.board.facts import BoardFacts, Mismatch, mismatches, parse, require_match
 from edgekit.errors import CheckFailed, DeviceError, UserError
+from edgekit.profiles import profile
 from edgekit.transport import NoSpace, ReadOnlyTarget
 
 A, B = (hashlib.sha256(text).hexdigest() for text in (b"a", b"b"))
@@ -123,6 +126,53 @@ def test_where_a_board_contradicts_a_release(change: dict[str, str | None], expe
         require_match(RELEASE, found, "pi@board")
 
 
+PROFILE = replace(
+    profile.find("generic-aarch64"), isa=("neon", "dotprod"), num_threads=2, cores=2, ram_mb=900, max_ram_mb=800
+)
+MANIFEST = Manifest(
+    name="m",
+    task="raw",
+    profile="p",
+    model_sha256=A,
+    model_size=1,
+    inputs=(TensorSpec("x", (1,), "uint8"),),
+    outputs=(TensorSpec("y", (1,), "uint8"),),
+    preprocess=None,
+    labels=None,
+    runtime="ai-edge-litert 2.3.0",
+    num_threads=PROFILE.num_threads,
+    provenance=Provenance("m", "keras", A, {}, Calibration(1, 0, A)),
+    golden=None,
+    isa=PROFILE.isa,
+    max_ram_mb=PROFILE.max_ram_mb,
+)
+GOOD = replace(BOARD, features=("asimd", "asimddp", "crc32"), ram_kb=800 << 10)
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        ({}, []),
+        ({"features": ("asimd",)}, [Mismatch("isa", "neon dotprod", "neon")]),
+        ({"features": ("fphp",)}, [Mismatch("isa", "neon dotprod", "none of them")]),
+        ({"cores": 1}, [Mismatch("num_threads", "2", "1 cores")]),
+        ({"ram_kb": (800 << 10) - 1}, [Mismatch("max_ram_mb", "800", "799 MB of memory")]),
+        # A mounted root filesystem tells none of these.
+        ({"features": (), "cores": 0, "ram_kb": 0}, []),
+        ({"governor": "powersave", "thermal_zones": ("hot",), "soc": "another"}, []),
+    ],
+)
+def test_a_profile_counts_on_features_threads_and_memory(change: dict[str, Any], expected: list[Mismatch]) -> None:
+    found = replace(GOOD, **change)
+    assert list(mismatches(PROFILE, found)) == expected
+    assert list(mismatches(RELEASE, found, MANIFEST)) == expected
+    assert list(mismatches(RELEASE, found)) == []  # a release of before, which does not say
+    if expected:
+        with pytest.raises(UserError) as caught:
+            require_match(PROFILE, found, "pi@board")
+        assert "edgekit probe pi@board -o my-board.toml" in (caught.value.hint or "")
+
+
 def test_a_release_that_brings_numpy_needs_none() -> None:
     members = (*RELEASE.members, Member(A, 100, "runtime/numpy/__init__.py"))
     assert not mismatches(replace(RELEASE, members=members), replace(BOARD, numpy=None))
@@ -147,11 +197,18 @@ FACTS = [
     ("writable", "yes"),
     ("tools", "-"),
     ("emulated", "no"),
+    ("clusters", "4x0x41:0xd05 2x0x41:0xd0b 2x0x51:0x804 2x0x41:0xd0b"),
+    ("soc", "rockchip,rk3588"),
+    ("governor", "ondemand,performance"),
+    ("thermal_zones", "soc-thermal,big core"),
 ]
 
 
 def test_facts_are_read() -> None:
-    found = parse(FACTS)
+    found = parse([*FACTS[:7], ("how", "glibc ldd --version: ldd (GNU libc) 2.36"), *FACTS[7:]])
+    assert found.clusters == ("4x cortex-a55", "4x cortex-a76", "2x 0x51-0x804")
+    assert (found.governor, found.thermal_zones) == ("ondemand,performance", ("soc-thermal", "big core"))
+    assert (found.isa, found.how) == (("neon",), {"glibc": "ldd --version: ldd (GNU libc) 2.36"})
     assert (found.architecture, found.numpy, found.tools) == ("aarch64", None, ())
     assert found.board == "Raspberry Pi 4 Model B Rev 1.4"
 
@@ -167,7 +224,10 @@ def test_facts_are_read() -> None:
         ("writable", "true"),
         ("emulated", ""),
         ("architecture", "a b"),
+        ("clusters", "4x cortex-a55"),
+        ("governor", "on demand"),
         ("Welcome", "to Debian!"),
+        ("how", "colour it was seen"),
     ],
 )
 def test_facts_that_cannot_be_are_refused(key: str, value: str) -> None:
