@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from edgekit.profiles.profile import packaged
 from tests.cli.program import Program
 
-NAMES = ["generic-aarch64", "host", "raspberry-pi-4b", "raspberry-pi-5"]
+NAMES = sorted(path.stem for path in packaged().glob("*.toml"))
 
 
 @pytest.fixture
