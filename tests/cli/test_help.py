@@ -174,7 +174,7 @@ class TestCompletion:
     def test_profiles_of_a_folder_that_was_given(self, edgekit: Program) -> None:
         (edgekit.cwd / "mine").mkdir()
         (edgekit.cwd / "mine" / "rover.toml").touch()
-        assert self.offered(edgekit, "edgekit convert --profiles mine -p ro") == ["rover"]
+        assert self.offered(edgekit, "edgekit convert --profiles mine -p rov") == ["rover"]
 
     def test_boards_of_the_ssh_config(self, edgekit: Program) -> None:
         folder = Path(edgekit.environment["HOME"]) / ".ssh"

@@ -16,15 +16,7 @@ from hypothesis import strategies as st
 from edgekit.errors import UserError
 from edgekit.profiles import profile
 from edgekit.profiles.profile import ABIS, DeviceProfile
-from edgekit.runtimes import resolve
 
-# The table has no row for these yet.
-WITHOUT_INTERPRETER = {
-    "coral-dev-board": "no locked wheels of tflite-runtime 2.11.0",
-    "generic-armv7": "no locked wheels of tflite-runtime 2.14.0",
-    "raspberry-pi-3b-plus-32bit": "no locked wheels of tflite-runtime 2.14.0",
-    "raspberry-pi-4b-32bit": "no locked wheels of tflite-runtime 2.14.0",
-}
 PACKAGED = sorted(path.stem for path in profile.packaged().glob("*.toml"))
 
 
@@ -70,15 +62,6 @@ class TestPackaged:
             lines = block.strip().split("\n")
             bare += [] if lines[0].startswith("#") else [line for line in lines if "#" not in line]
         assert bare == [], "facts have their source as a comment above or beside them"
-
-    @pytest.mark.parametrize("name", PACKAGED)
-    def test_each_finds_an_interpreter_or_it_is_known_why_not(self, name: str) -> None:
-        loaded = profile.find(name)
-        if name not in WITHOUT_INTERPRETER:
-            assert resolve.choose(loaded)[0].package == loaded.runtime
-            return
-        with pytest.raises(UserError, match=WITHOUT_INTERPRETER[name]):
-            resolve.choose(loaded)
 
     def test_the_dot_product_is_what_newer_cores_have(self) -> None:
         assert "dotprod" in profile.find("raspberry-pi-5").isa

@@ -297,9 +297,22 @@ def test_every_row_of_the_table_has_its_lock(wheel: Wheel) -> None:
     assert len(wheelhouse.locked_hashes(wheel)) >= wheels
 
 
+# The table has no row for these yet.
+WITHOUT_INTERPRETER = {
+    "coral-dev-board": "no locked wheels of tflite-runtime 2.11.0",
+    "generic-armv7": "no locked wheels of tflite-runtime 2.14.0",
+    "raspberry-pi-3b-plus-32bit": "no locked wheels of tflite-runtime 2.14.0",
+    "raspberry-pi-4b-32bit": "no locked wheels of tflite-runtime 2.14.0",
+}
+
+
 @pytest.mark.parametrize("name", [file.name for file in profile.available()])
-def test_every_packaged_profile_has_a_runtime(name: str) -> None:
-    assert resolve.choose(profile.find(name))
+def test_every_packaged_profile_has_a_runtime_or_it_is_known_why_not(name: str) -> None:
+    if name not in WITHOUT_INTERPRETER:
+        assert resolve.choose(profile.find(name))
+        return
+    with pytest.raises(UserError, match=WITHOUT_INTERPRETER[name]):
+        resolve.choose(profile.find(name))
 
 
 @pytest.mark.parametrize("name", ["raspberry-pi-4b", "host"])
