@@ -12,7 +12,7 @@ from edgekit.errors import CheckFailed, EdgekitError, UserError
 from edgekit.runtimes.table import Wheel
 
 TIMEOUT = 1800.0
-_OLDEST_GLIBC = 17  # manylinux2014 (PEP 599), below which no wheel of the table reaches
+_GLIBCS = range(34, 16, -1)  # minor versions in the names of the table's wheels, newest first
 
 
 def download(wheel: Wheel, python: str, architecture: str, folder: Path) -> Path:
@@ -32,8 +32,8 @@ def download(wheel: Wheel, python: str, architecture: str, folder: Path) -> Path
             "--implementation",
             "cp",
         ]
-        argv += ["--python-version", python, "--abi", f"cp{python.replace('.', '')}"]
-        for tag in platform_tags(wheel.glibc, architecture):
+        argv += ["--python-version", python, "--abi", abi(python)]
+        for tag in platform_tags(architecture):
             argv += ["--platform", tag]
         argv += ["--requirement", str(lock), "--dest", str(folder)]
         try:
@@ -57,11 +57,16 @@ def download(wheel: Wheel, python: str, architecture: str, folder: Path) -> Path
     return found[0]
 
 
-def platform_tags(glibc: str, architecture: str) -> list[str]:
-    """Platform tags that a board with this glibc accepts, newest first (PEP 600)."""
-    newest = int(glibc.split(".")[1])
-    tags = [f"manylinux_2_{minor}_{architecture}" for minor in range(newest, _OLDEST_GLIBC - 1, -1)]
-    return [*tags, f"manylinux2014_{architecture}"]
+def platform_tags(architecture: str) -> list[str]:
+    """Every platform tag (PEP 600) of wheels in the table, newest first. Which glibc a wheel needs the table knows
+    better than its name, and the lock says which file it is.
+    """
+    return [f"manylinux_2_{minor}_{architecture}" for minor in _GLIBCS] + [f"manylinux2014_{architecture}"]
+
+
+def abi(python: str) -> str:
+    """CPython's tag of the binary interface: up to 3.7 with an `m`, for pymalloc."""
+    return "cp37m" if python == "3.7" else f"cp{python.replace('.', '')}"
 
 
 _NETWORK = re.compile(

@@ -1,7 +1,9 @@
 """Which interpreter runs on which board: one table, one lock per wheel.
 
-A row's facts are those of its wheels' names and metadata. `keep` and `drop` are shell patterns over the names in a
-wheel: what inference needs was found by tracing an interpreter that had nothing else (`tests/packaging`).
+Versions, architectures and Pythons are those of the wheels' names, NumPy's range that of their metadata; glibc is read
+from the libraries, since names have been seen to ask for less than these, and for more. `keep` and `drop` are shell
+patterns over the names in a wheel: what inference needs was found by tracing an interpreter that had nothing else
+(`tests/packaging`).
 """
 
 from __future__ import annotations
@@ -52,10 +54,57 @@ _LITERT = Wheel(
     numpy=">=1.23.2",
 )
 
+_LITERT_1 = replace(
+    _LITERT,
+    version="1.4.0",
+    pythons=("3.9", "3.10", "3.11", "3.12"),
+    glibc="2.17",
+    keep=(
+        "ai_edge_litert/__init__.py",
+        "ai_edge_litert/interpreter.py",
+        "ai_edge_litert/metrics_*.py",
+        "ai_edge_litert/_pywrap_tensorflow_interpreter_wrapper.so",
+        "ai_edge_litert/libpywrap_litert_common.so",
+        *_LICENSES,
+    ),
+)
+
+# Built for NumPy 1: with NumPy 2 an Interpreter dies with a bare SystemError. Of two rows for a board the first has the
+# newer kernels, and the last takes the NumPy of older systems (Debian 11 has 1.19.5).
+_TFLITE = Wheel(
+    package="tflite-runtime",
+    version="2.14.0",
+    architectures=("aarch64", "armv7l"),
+    pythons=("3.8", "3.9", "3.10", "3.11"),
+    glibc="2.27",  # the names say 2.34
+    keep=(
+        "tflite_runtime/__init__.py",
+        "tflite_runtime/interpreter.py",
+        "tflite_runtime/metrics_*.py",
+        "tflite_runtime/_pywrap_tensorflow_interpreter_wrapper.so",
+        *_LICENSES,
+    ),
+    numpy=">=1.23.2,<2",
+)
+
+# Preferred first.
 INTERPRETERS = (
     _LITERT,
     # The wheel's name says 2.27, but its library has symbols of glibc 2.34 (and of GCC 12's libstdc++).
     replace(_LITERT, architectures=("aarch64",), glibc="2.34"),
+    _LITERT_1,
+    # Likewise 2.17, but symbols of glibc 2.29 (and of GCC 9's libstdc++).
+    replace(_LITERT_1, architectures=("aarch64",), glibc="2.29"),
+    _TFLITE,
+    replace(_TFLITE, architectures=("x86_64",), glibc="2.29"),
+    replace(
+        _TFLITE,
+        version="2.11.0",
+        architectures=("aarch64", "armv7l", "x86_64"),
+        pythons=("3.7", "3.8", "3.9"),
+        glibc="2.27",  # the names say 2.17
+        numpy=">=1.19.2,<2",
+    ),
 )
 
 _NUMPY_KEEP = ("numpy/*", "numpy.libs/*", *_LICENSES)
@@ -71,6 +120,10 @@ _NUMPY_DROP = (
     "numpy/_core/lib/*",
     "numpy/_core/_*tests.*.so",
     "numpy/_core/_simd.*.so",
+    "numpy/core/include/*",
+    "numpy/core/lib/*",
+    "numpy/core/_*tests.*.so",
+    "numpy/core/_simd.*.so",
     "numpy/_pyinstaller/*",
     "numpy/conftest.py",
     "numpy/distutils/*",
@@ -81,29 +134,27 @@ _NUMPY_DROP = (
     "numpy/testing/*",
 )
 
-# The first row that fits is taken: the older one accepts older boards.
-NUMPY = (
-    Wheel(
-        package="numpy",
-        version="2.2.6",
-        architectures=("aarch64", "x86_64"),
-        pythons=("3.10", "3.11", "3.12", "3.13"),
-        glibc="2.17",
-        keep=_NUMPY_KEEP,
-        drop=_NUMPY_DROP,
-    ),
-    Wheel(
-        package="numpy",
-        version="2.4.6",
-        architectures=("aarch64", "x86_64"),
-        pythons=("3.14",),
-        glibc="2.27",
-        keep=_NUMPY_KEEP,
-        drop=_NUMPY_DROP,
-    ),
+_NUMPY = Wheel(
+    package="numpy",
+    version="2.2.6",
+    architectures=("aarch64", "x86_64"),
+    pythons=("3.10", "3.11", "3.12", "3.13"),
+    glibc="2.17",
+    keep=_NUMPY_KEEP,
+    drop=_NUMPY_DROP,
 )
 
-# What `edgekit-runtime serve` stands on; inference does not need it.
+# The first row that fits is taken: for each Python the newest in the interpreters' ranges. There is none for armv7l.
+NUMPY = (
+    _NUMPY,
+    replace(_NUMPY, version="2.4.6", pythons=("3.14",), glibc="2.27"),
+    replace(_NUMPY, version="1.26.4", pythons=("3.9", "3.10", "3.11")),
+    replace(_NUMPY, version="1.24.4", pythons=("3.8",)),
+    replace(_NUMPY, version="1.21.6", pythons=("3.7",)),
+)
+
+# What `edgekit-runtime serve` stands on; inference does not need it. For Pythons before 3.9 there are only releases
+# with published vulnerabilities (CVE-2024-49768, CVE-2024-49769: fixed in 3.0.1): such boards do without.
 SERVERS = (
     Wheel(
         package="waitress",

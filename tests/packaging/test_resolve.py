@@ -251,6 +251,12 @@ def _resolve_in(board: profile.DeviceProfile, cache: Path) -> resolve.RuntimeTre
     return resolve.resolve(board, cache=cache)
 
 
+ARMV7 = {
+    "architecture": "armv7l",
+    "abi": "arm-linux-gnueabihf",
+    "runtime": "tflite-runtime",
+    "runtime_version": "2.14.0",
+}
 REFUSALS = {
     "32-bit ARM has no LiteRT": (
         {"architecture": "armv7l", "abi": "arm-linux-gnueabihf", "python": "3.12"},
@@ -265,9 +271,13 @@ REFUSALS = {
         r"ai-edge-litert 2\.3\.0 needs glibc 2\.34 or newer, and the board has 2\.31",
     ),
     "a version that is not locked": ({"runtime_version": "2.2.0"}, r"no locked wheels of ai-edge-litert 2\.2\.0"),
-    "a package that is not locked": (
-        {"runtime": "tflite-runtime", "runtime_version": "2.14.0"},
-        r"no locked wheels of tflite-runtime 2\.14\.0",
+    "32-bit ARM has no NumPy": (
+        {**ARMV7, "python": "3.11", "numpy": "wheel"},
+        r"numpy 1\.26\.4 or 1\.24\.4 has no wheel for armv7l",
+    ),
+    "a new Python on 32-bit ARM": (
+        {**ARMV7, "python": "3.12"},
+        r"tflite-runtime 2\.14\.0 has no wheel for Python 3\.12 on armv7l",
     ),
 }
 
