@@ -66,12 +66,13 @@ def prepare(
     thresholds: Thresholds | None = None,
     progress: Progress | None = None,
 ) -> Prepared:
-    """Convert, validate and bundle into the folder `output`. A profile without an interpreter is refused first.
+    """Convert, validate and bundle into the folder `output`. The runtime is fetched first: a profile without an
+    interpreter, or one that is not in the cache and cannot be had, is refused before anything is converted.
 
     The profile's `max_accuracy_drop` is the limit unless `thresholds` states one, where at least `MIN_LABELLED` samples
     have labels. Raises UserError and CheckFailed as its steps do; CheckFailed also when a threshold does not hold.
     """
-    resolve.choose(profile)
+    resolve.fetch(profile, progress=progress)
     try:
         output.mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -15,6 +15,7 @@ from edgekit.board.errors import BoardMismatch
 from edgekit.board.session import Board
 from edgekit.profiles import hostfacts
 from edgekit.profiles.profile import DeviceProfile
+from edgekit.runtimes import resolve
 
 _NAMES = {"arm64": "aarch64", "amd64": "x86_64", "armv8l": "armv7l"}
 
@@ -60,6 +61,7 @@ class BoardFacts:
         return tuple(hostfacts.isa_names(self.features))
 
 
+UNKNOWN = "unknown"  # a NumPy that does not tell its version
 _HOW = "how"
 _KEYS = tuple(item.name for item in fields(BoardFacts) if item.name != _HOW)
 _PATTERNS = {
@@ -145,10 +147,10 @@ def mismatches(
         differences.append(Mismatch("python", wanted.python, "none"))
     elif _version(found.python)[:2] != _version(wanted.python):
         differences.append(Mismatch("python", wanted.python, found.python))
-    if found.python is not None and found.numpy is None and not brings_numpy(wanted):
-        differences.append(Mismatch("numpy", "the board's own", "none"))
     if isinstance(wanted, DeviceProfile):
         limits = wanted
+    if found.python is not None and not _brings_numpy(wanted, found):
+        differences += _numpy(limits, found.numpy)
     return (*differences, *(_shortfalls(limits, found) if limits else ()))
 
 
@@ -184,10 +186,17 @@ def require_match(
     )
 
 
-def brings_numpy(wanted: Release | DeviceProfile) -> bool:
+def _numpy(limits: DeviceProfile | Manifest | None, own: str | None) -> Iterator[Mismatch]:
+    """The board's own NumPy where it is missing or the interpreter does not take it."""
+    wanted = resolve.numpy_range(limits) if isinstance(limits, DeviceProfile) else limits.numpy if limits else None
+    if own is None or (wanted and own != UNKNOWN and not resolve.in_range(own, wanted)):
+        yield Mismatch("numpy", f"the board's own{f', {wanted}' if wanted else ''}", own or "none")
+
+
+def _brings_numpy(wanted: Release | DeviceProfile, found: BoardFacts) -> bool:
     """Whether NumPy travels in the release."""
     if isinstance(wanted, DeviceProfile):
-        return wanted.numpy == "wheel"
+        return resolve.settle(wanted, found.numpy).numpy == "wheel"
     return any(member.name == f"{RUNTIME}/numpy/__init__.py" for member in wanted.members)
 
 
@@ -196,7 +205,10 @@ def _hint(differences: Sequence[Mismatch], board: str) -> str:
     if fields == {"python": "none"}:
         return "install python3 on the board"
     if set(fields) == {"numpy"}:
-        return 'install the board\'s python3-numpy, or say numpy = "wheel" in the profile'
+        return (
+            "install such a NumPy on the board (Debian: python3-numpy), or say "
+            'numpy = "auto" in the profile: then one is sent, if there is one for the board'
+        )
     return f"'edgekit probe {board} -o my-board.toml' writes its profile; 'edgekit profiles list' shows those there are"
 
 

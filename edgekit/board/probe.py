@@ -7,8 +7,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from edgekit_runtime import schema
-from packaging.specifiers import SpecifierSet
-from packaging.version import InvalidVersion
 
 from edgekit.board.errors import NothingFits
 from edgekit.board.facts import BoardFacts, facts
@@ -17,7 +15,7 @@ from edgekit.errors import UserError
 from edgekit.profiles import writing
 from edgekit.profiles.profile import ABIS, DeviceProfile
 from edgekit.runtimes import resolve
-from edgekit.runtimes.table import INTERPRETERS, Wheel
+from edgekit.runtimes.table import INTERPRETERS
 from edgekit.transport import Server
 
 # Budgets that a probe writes: shares of the board's memory, so that a release leaves room for everything else.
@@ -100,7 +98,7 @@ def _draft(found: BoardFacts, server: Server | None, name: str) -> DeviceProfile
         python=".".join(found.python.split(".")[:2]),
         runtime=INTERPRETERS[0].package,
         runtime_version=INTERPRETERS[0].version,
-        numpy="wheel",
+        numpy="auto",
         input_dtype="uint8",
         output_dtype="float32",
         num_threads=_threads(found),
@@ -116,32 +114,26 @@ def _draft(found: BoardFacts, server: Server | None, name: str) -> DeviceProfile
 
 
 def _choose_runtime(draft: DeviceProfile, found: BoardFacts) -> tuple[DeviceProfile, dict[str, str]]:
-    """The draft with the first runtime of the table that the board runs. Raises UserError that says of each why not."""
-    refusals: dict[str, str | None] = {}
+    """The draft with the first runtime of the table that the board runs. Raises UserError with the reason."""
+    own = f"has {found.numpy}" if found.numpy else "has none"
+    reasons = []
     for wheel in INTERPRETERS:
-        own = _takes(wheel, found.numpy)
-        tried = replace(draft, runtime=wheel.package, runtime_version=wheel.version, numpy="board" if own else "wheel")
+        tried = replace(draft, runtime=wheel.package, runtime_version=wheel.version)
         try:
             resolve.choose(tried)
-        except UserError as error:
-            refusals[error.message.removeprefix(f"profile '{draft.name}': ")] = error.hint
+        except UserError:
             continue
-        numpy = f"has {found.numpy}" if found.numpy else "has none"
-        fits = f"NumPy {wheel.numpy or 'of any version'}, and the board {numpy}"
-        return tried, {
-            "runtime": "chosen: the first of edgekit's table with wheels for this architecture, Python and glibc",
-            "runtime_version": "chosen with it",
-            "numpy": f"chosen: {wheel.package} {wheel.version} takes {fits}",
-        }
-    raise UserError("; ".join(refusals), hint=next(iter(refusals.values())))
-
-
-def _takes(wheel: Wheel, numpy: str | None) -> bool:
-    """Whether the interpreter works with that NumPy."""
-    try:
-        return numpy is not None and SpecifierSet(wheel.numpy).contains(numpy, prereleases=True)
-    except InvalidVersion:
-        return False
+        told = f"{wheel.package} {wheel.version} takes NumPy {wheel.numpy}, and the board {own}"
+        if resolve.settle(tried, found.numpy).numpy == "wheel" or resolve.takes(tried, found.numpy):
+            return tried, {
+                "runtime": "chosen: the first of edgekit's table with wheels for this architecture, Python and glibc",
+                "runtime_version": "chosen with it",
+                "numpy": f"chosen: the board's own where it fits, else one is sent; {told}",
+            }
+        reasons.append(f"{told}, and there is none to send")
+    if reasons:
+        raise UserError(reasons[0], hint="install such a NumPy on the board (Debian: python3-numpy), then probe again")
+    raise UserError(resolve.what_fits(draft), hint="docs/profiles.md shows which interpreter runs where")
 
 
 def _cores(found: BoardFacts) -> tuple[str, ...]:

@@ -39,7 +39,7 @@ def pack(
             profile=profile.name,
         )
     tree = resolve.resolve(profile, offline=offline, progress=progress)
-    described = conversion.manifest(record, profile, f"{tree.package} {tree.version}")
+    described = conversion.manifest(record, profile, f"{tree.package} {tree.version}", tree.own_numpy)
     members: dict[str, Path | bytes] = {
         MODEL: files.model,
         MANIFEST: manifests.dumps(described).encode("ascii"),

@@ -80,10 +80,10 @@ def deploy(
     )  # fmt: skip
     folder = output or Path(f"edgekit-{model.resolve().stem}")
 
-    def prepare(update: show.ProgressCallback) -> Prepared:
+    def prepare(settled: DeviceProfile, update: show.ProgressCallback) -> Prepared:
         return deployment.prepare(
             model,
-            profile=facts,
+            profile=settled,
             data=calibrate,
             held_out=data,
             output=files.make_folder(folder),

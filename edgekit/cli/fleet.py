@@ -18,31 +18,36 @@ from edgekit.deployment import Deployment, Prepared
 from edgekit.errors import CheckFailed
 from edgekit.fleet import Outcome
 from edgekit.profiles.profile import DeviceProfile
+from edgekit.runtimes import resolve
 
-Prepare = Callable[[show.ProgressCallback], Prepared]
+Prepare = Callable[[DeviceProfile, show.ProgressCallback], Prepared]
 
 
 def deploy(
     names: Sequence[str], facts: DeviceProfile, prepare: Prepare, *, config: Path | None, jobs: int
 ) -> tuple[Prepared | None, list[Outcome[Deployment]]]:
-    """What came of each board, in their order; `prepare` is called once if any of them fits the profile.
+    """What came of each board, in their order; `prepare` is called once if any of them fits the profile, with the
+    profile as it is for these boards: they use their own NumPy only where each has one that fits.
 
     A board over the profile's budgets has both a value and an error. Raises what `prepare` raises.
     """
     ask = asker()
     with ThreadPoolExecutor(jobs) as executor, ExitStack() as links:  # what a thread waits for ends with its link
+        numpy: dict[str, str | None] = {}
 
         def connect(name: str) -> Board:
             target = links.enter_context(opened(name, config, ask))
             # A board that contradicts the profile is told before minutes go into a conversion.
-            boards.require_match(facts, boards.facts(target), name)
+            found = boards.facts(target)
+            boards.require_match(facts, found, name)
+            numpy[name] = found.numpy
             return target
 
         ready = fleet.each(fleet.start(names), connect, executor)
         if all(item.error for item in ready):
             return None, [Outcome(item.board, None, item.error) for item in ready]
         with show.progress() as update:
-            prepared = prepare(update)
+            prepared = prepare(resolve.settle(facts, *numpy.values()), update)
         with show.deliveries([item.board for item in ready if item.error is None]) as told:
             done = fleet.each(
                 ready, lambda target: deployment.deliver(prepared, target, progress=told(target.name)), executor

@@ -11,7 +11,7 @@ from edgekit_runtime import schema
 from edgekit.cli import complete, options, show
 from edgekit.cli.help import Command, Group
 from edgekit.profiles import profile
-from edgekit.runtimes import resolve
+from edgekit.runtimes import resolve, wheelhouse
 
 PANEL = "Profiles"
 
@@ -101,12 +101,18 @@ def fetch(
     profiles: options.Profiles = None,
     json: show.Json = False,
 ) -> None:
-    """Fetch the runtimes that boards of these profiles need; afterwards nothing needs the internet."""
-    trees = []
-    for name in names:
-        facts = profile.find(name, profiles or ())
-        with show.progress() as update:
-            trees.append((facts, resolve.fetch(facts, progress=update)))
+    """Fetch the runtimes that boards of these profiles need; afterwards nothing needs the internet.
+
+    What is there already is not fetched again. EDGEKIT_CACHE may name a folder on a stick, here and there.
+
+    Example: EDGEKIT_CACHE=/media/stick/edgekit edgekit fetch raspberry-pi-5 generic-armv7
+    """
+    boards = [profile.find(name, profiles or ()) for name in names]
+    for facts in boards:
+        resolve.choose(facts)  # a board that nothing fits is told before anything is fetched
+    root = wheelhouse.cache_root()
+    with show.progress() as update:
+        trees = [(facts, resolve.fetch(facts, cache=root, progress=update)) for facts in boards]
     if json:
         show.data(
             [
@@ -117,6 +123,7 @@ def fetch(
                     "files": len(tree.files),
                     "bytes": tree.total_size,
                     "wheel_bytes": tree.wheel_bytes,
+                    "cache": str(root),
                 }
                 for facts, tree in trees
             ]
@@ -137,4 +144,5 @@ def fetch(
             for facts, tree in trees
         ],
     )
+    show.say(f"for a computer without network: copy wheels and content from {root}, and set EDGEKIT_CACHE there")
     show.next_step("edgekit", "deploy", "MODEL", "BOARD", "-p", names[0], "-c", "DATA")

@@ -21,6 +21,7 @@ from edgekit.errors import CheckFailed, UserError
 from edgekit.models import keras_archive, keras_model
 from edgekit.models.source import SourceModel, open_model, require_convertible
 from edgekit.profiles.profile import DeviceProfile
+from edgekit.runtimes import resolve
 
 MB = 1024 * 1024
 PROOF_LIMIT_S = 600.0
@@ -47,8 +48,10 @@ def convert(
     float. TensorFlow runs in a process of its own; what it says goes to `log` (default: the user's log folder).
 
     `progress(stage, done, total)` is called with the stages load, float, calibrate, quantize and prove.
-    Raises UserError for inputs that do not fit, CheckFailed for a model that was converted but does not run.
+    Raises UserError for inputs that do not fit and for a board that no interpreter does, CheckFailed for a model that
+    was converted but does not run.
     """
+    resolve.choose(profile)
     declaration = declaration or Declaration()
     source = _checked(model, output, data, samples, trust_code=trust_code, declaration=declaration)
     with _staging(output) as folder:

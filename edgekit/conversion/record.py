@@ -95,7 +95,7 @@ class Files:
         return Files(model, folder, folder / RECORD, folder / FLOAT, folder / GOLDEN, folder / LABELS)
 
 
-def manifest(conversion: Conversion, profile: DeviceProfile, runtime: str) -> Manifest:
+def manifest(conversion: Conversion, profile: DeviceProfile, runtime: str, numpy: str | None = None) -> Manifest:
     """The release's manifest. `runtime` names the board's interpreter, for example "ai-edge-litert 2.3.0"."""
     return Manifest(
         name=conversion.name,
@@ -113,4 +113,5 @@ def manifest(conversion: Conversion, profile: DeviceProfile, runtime: str) -> Ma
         golden=conversion.golden,
         isa=profile.isa,
         max_ram_mb=profile.max_ram_mb,
+        numpy=numpy,
     )

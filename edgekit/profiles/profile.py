@@ -22,7 +22,7 @@ ABIS = {"aarch64": "aarch64-linux-gnu", "armv7l": "arm-linux-gnueabihf", "x86_64
 RUNTIMES = ("ai-edge-litert", "tflite-runtime")
 INPUT_DTYPES = ("uint8", "int8")
 OUTPUT_DTYPES = ("uint8", "int8", "float32")
-NUMPY = ("board", "wheel")
+NUMPY = ("auto", "board", "wheel")
 MAX_FILE_BYTES = 64 * 1024
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 
@@ -32,7 +32,8 @@ class DeviceProfile:
     """One board. Sizes are in MB of 1024 * 1024 bytes; `max_accuracy_drop` is a share of 1 (0.01 is one point).
 
     `glibc` is the oldest glibc of the boards that the profile stands for, `python` their Python as X.Y.
-    `numpy` says where NumPy comes from: "board" (the board's own package) or "wheel" (sent with the release).
+    `numpy` says where NumPy comes from: "board" (the board's own package), "wheel" (sent with the release) or "auto"
+    (the board's own where it has one that the interpreter takes, else one is sent).
     What follows `max_latency_ms` is only information: no board is refused for it.
     """
 

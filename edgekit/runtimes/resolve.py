@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import edgekit_runtime
 from packaging.specifiers import SpecifierSet
+from packaging.version import InvalidVersion
 
 from edgekit.errors import UserError
 from edgekit.profiles.profile import DeviceProfile
@@ -46,6 +47,11 @@ class RuntimeTree:
     wheel_bytes: int
 
     @property
+    def own_numpy(self) -> str | None:
+        """The range that the board's own NumPy has to be in; None where one is sent."""
+        return None if self.numpy else self.numpy_range
+
+    @property
     def total_size(self) -> int:
         """Bytes of all files, unpacked."""
         return sum(file.size for file in self.files)
@@ -57,20 +63,46 @@ def choose(profile: DeviceProfile) -> tuple[Wheel, ...]:
     Nothing is fetched. Raises UserError with the reason when there is no interpreter or NumPy for it; a board that no
     server fits does without.
     """
-    named = [wheel for wheel in INTERPRETERS if wheel.package == profile.runtime]
-    exact = [wheel for wheel in named if wheel.version == profile.runtime_version]
+    exact = [w for w in INTERPRETERS if (w.package, w.version) == (profile.runtime, profile.runtime_version)]
     if not exact:
-        known = ", ".join(f"{wheel.package} {wheel.version}" for wheel in INTERPRETERS)
-        raise _refusal(
-            profile, f"edgekit has no locked wheels of {profile.runtime} {profile.runtime_version}", f"it has: {known}"
-        )
-    interpreter = _fitting(profile, exact)
-    chosen = [interpreter]
-    if profile.numpy == "wheel":
-        allowed = SpecifierSet(interpreter.numpy)
-        chosen.append(_fitting(profile, [wheel for wheel in NUMPY if allowed.contains(wheel.version)]))
+        reason = f"edgekit has no locked wheels of {profile.runtime} {profile.runtime_version}"
+        raise _refusal(profile, reason, what_fits(profile))
+    chosen = [_fitting(profile, exact, what_fits(profile))]
+    if settle(profile).numpy == "wheel":
+        hint = 'say numpy = "auto" or "board" in the profile, and install NumPy on the board'
+        chosen.append(_fitting(profile, _numpy_in(chosen[0].numpy), hint))
     chosen += [wheel for wheel in SERVERS if _fits(profile, wheel)][:1]
     return tuple(chosen)
+
+
+def settle(profile: DeviceProfile, *own: str | None) -> DeviceProfile:
+    """The profile with "auto" decided: "board" where `own`, the NumPy of each board that is known (None where it has
+    none), suits the interpreter, or where there is none to send; else "wheel".
+    """
+    if profile.numpy != "auto":
+        return profile
+    taken = bool(own) and all(takes(profile, version) for version in own)
+    sendable = any(_fits(profile, wheel) for wheel in _numpy_in(numpy_range(profile)))
+    return replace(profile, numpy="board" if taken or not sendable else "wheel")
+
+
+def numpy_range(profile: DeviceProfile) -> str:
+    """What the profile's interpreter takes, as a version specifier; empty for one that is not in the table."""
+    named = [w for w in INTERPRETERS if (w.package, w.version) == (profile.runtime, profile.runtime_version)]
+    return named[0].numpy if named else ""
+
+
+def takes(profile: DeviceProfile, numpy: str | None) -> bool:
+    """Whether the profile's interpreter works with that version of NumPy; not with None or what is no version."""
+    return numpy is not None and in_range(numpy, numpy_range(profile))
+
+
+def in_range(version: str, specifier: str) -> bool:
+    """Whether a version is one and lies in the range."""
+    try:
+        return SpecifierSet(specifier).contains(version, prereleases=True)
+    except InvalidVersion:
+        return False
 
 
 def resolve(
@@ -124,29 +156,39 @@ def own_files() -> tuple[RuntimeFile, ...]:
     return tuple(found)
 
 
-def _fitting(profile: DeviceProfile, wheels: list[Wheel]) -> Wheel:
+def _numpy_in(specifier: str) -> list[Wheel]:
+    return [wheel for wheel in NUMPY if in_range(wheel.version, specifier)]
+
+
+def _fitting(profile: DeviceProfile, wheels: list[Wheel], hint: str) -> Wheel:
     """The first of `wheels` that the board can run; the refusal names the fact that stands in the way."""
     by_architecture = [wheel for wheel in wheels if profile.architecture in wheel.architectures]
     if not by_architecture:
-        known = ", ".join(sorted({name for wheel in wheels for name in wheel.architectures}))
-        raise _refusal(profile, f"{_title(wheels)} has no wheel for {profile.architecture}", f"it has: {known}")
+        raise _refusal(profile, f"{_title(wheels)} has no wheel for {profile.architecture}", hint)
     by_python = [wheel for wheel in by_architecture if profile.python in wheel.pythons]
     if not by_python:
-        known = ", ".join(name for wheel in by_architecture for name in wheel.pythons)
-        raise _refusal(
-            profile,
-            f"{_title(by_architecture)} has no wheel for Python {profile.python} on {profile.architecture}",
-            f"it has: Python {known}",
-        )
+        where = f"Python {profile.python} on {profile.architecture}"
+        raise _refusal(profile, f"{_title(by_architecture)} has no wheel for {where}", hint)
     for wheel in by_python:
         if _fits(profile, wheel):
             return wheel
     oldest = min((wheel.glibc for wheel in by_python), key=_version)
-    raise _refusal(
-        profile,
-        f"{_title(by_python)} needs glibc {oldest} or newer, and the board has {profile.glibc}",
-        "a newer system on the board, or an older runtime in the profile",
-    )
+    needs = f"{_title(by_python)} needs glibc {oldest} or newer, and the board has {profile.glibc}"
+    raise _refusal(profile, needs, hint)
+
+
+def what_fits(profile: DeviceProfile) -> str:
+    """The interpreters of the table that such a board runs, or why there is none."""
+    fitting = [_title([wheel]) for wheel in INTERPRETERS if _fits(profile, wheel)]
+    if fitting:
+        return f"{' or '.join(fitting)} fits this board"
+    known = [wheel for wheel in INTERPRETERS if profile.architecture in wheel.architectures]
+    where = f"Python {profile.python} on {profile.architecture}"
+    oldest = min((wheel.glibc for wheel in known if profile.python in wheel.pythons), key=_version, default=None)
+    if oldest is not None:
+        return f"for {where} every interpreter needs glibc {oldest} or newer"
+    pythons = sorted({name for wheel in known for name in wheel.pythons}, key=_version)
+    return f"there is no interpreter for {where}; there are for Python {pythons[0]} to {pythons[-1]}"
 
 
 def _fits(profile: DeviceProfile, wheel: Wheel) -> bool:

@@ -1,9 +1,9 @@
 """Which interpreter runs on which board: one table, one lock per wheel.
 
-Versions, architectures and Pythons are those of the wheels' names, NumPy's range that of their metadata; glibc is read
-from the libraries, since names have been seen to ask for less than these, and for more. `keep` and `drop` are shell
-patterns over the names in a wheel: what inference needs was found by tracing an interpreter that had nothing else
-(`tests/packaging`).
+Versions, architectures and Pythons are those of the wheels' names. glibc is read from the libraries, since names have
+been seen to ask for less than these, and for more. NumPy's range is that of the metadata unless another was tried.
+`keep` and `drop` are shell patterns over the names in a wheel: what inference needs was found by tracing an interpreter
+that had nothing else (`tests/packaging`).
 """
 
 from __future__ import annotations
@@ -51,7 +51,8 @@ _LITERT = Wheel(
         "ai_edge_litert/libpywrap_litert_common.so",
         *_LICENSES,
     ),
-    numpy=">=1.23.2",
+    # Metadata say >=1.23.2, but NumPy 2's headers build for 1.19's interface; all rows were run with 1.19.5 or 1.21.6.
+    numpy=">=1.19.5",
 )
 
 _LITERT_1 = replace(
@@ -65,12 +66,12 @@ _LITERT_1 = replace(
         "ai_edge_litert/metrics_*.py",
         "ai_edge_litert/_pywrap_tensorflow_interpreter_wrapper.so",
         "ai_edge_litert/libpywrap_litert_common.so",
+        "ai_edge_litert/libLiteRtRuntimeCApi.so",
         *_LICENSES,
     ),
 )
 
-# Built for NumPy 1: with NumPy 2 an Interpreter dies with a bare SystemError. Of two rows for a board the first has the
-# newer kernels, and the last takes the NumPy of older systems (Debian 11 has 1.19.5).
+# Built for NumPy 1: with NumPy 2, and 2.14 with NumPy before 1.23 too, an Interpreter dies with a bare SystemError.
 _TFLITE = Wheel(
     package="tflite-runtime",
     version="2.14.0",
@@ -93,8 +94,8 @@ INTERPRETERS = (
     # The wheel's name says 2.27, but its library has symbols of glibc 2.34 (and of GCC 12's libstdc++).
     replace(_LITERT, architectures=("aarch64",), glibc="2.34"),
     _LITERT_1,
-    # Likewise 2.17, but symbols of glibc 2.29 (and of GCC 9's libstdc++).
-    replace(_LITERT_1, architectures=("aarch64",), glibc="2.29"),
+    # Likewise 2.17, but symbols of glibc 2.30 (and of GCC 9's libstdc++).
+    replace(_LITERT_1, architectures=("aarch64",), glibc="2.30"),
     _TFLITE,
     replace(_TFLITE, architectures=("x86_64",), glibc="2.29"),
     replace(
@@ -103,7 +104,7 @@ INTERPRETERS = (
         architectures=("aarch64", "armv7l", "x86_64"),
         pythons=("3.7", "3.8", "3.9"),
         glibc="2.27",  # the names say 2.17
-        numpy=">=1.19.2,<2",
+        numpy=">=1.16.2,<2",  # metadata say >=1.19.2; it was run with 1.16.2
     ),
 )
 
@@ -122,7 +123,7 @@ _NUMPY_DROP = (
     "numpy/_core/_simd.*.so",
     "numpy/core/include/*",
     "numpy/core/lib/*",
-    "numpy/core/_*tests.*.so",
+    "numpy/core/_[!m]*_tests.*.so",  # NumPy 1 imports _multiarray_tests
     "numpy/core/_simd.*.so",
     "numpy/_pyinstaller/*",
     "numpy/conftest.py",

@@ -25,7 +25,9 @@ PACKAGES = (
     ("tflite_runtime", "tflite_runtime.interpreter"),
     ("tensorflow", "tensorflow"),
 )
-_UNRESOLVED = re.compile(r"unresolved custom op: ([^\s]+?)\.?(?:\s|$)|Didn't find op for builtin opcode '([^']+)'")
+_UNRESOLVED = re.compile(
+    r"unresolved custom op: ([^\s]+?)\.?(?:\s|$)|Didn't find op for builtin opcode '([^']+)'(?: version '(\d+)')?"
+)
 _FLEX = re.compile(r"Select TensorFlow op\(s\)|Flex\w+")
 
 
@@ -189,15 +191,16 @@ def _translated(model: Path, package: Package, error: BaseException) -> UserErro
     runtime = f"{package.name} {package.version}"
     if found or _FLEX.search(text):
         operator = (found.group(1) or found.group(2)) if found else "a TensorFlow (Flex) operator"
+        version = f" in version {found.group(3)}" if found and found.group(3) else ""
         return UnsupportedOperator(
-            f"'{model}' needs {operator}, which {runtime} does not have",
+            f"'{model}' needs {operator}{version}, which {runtime} does not have",
             hint="convert it with built-in operators only, or use a newer runtime",
             operator=operator,
             runtime=runtime,
         )
     hint = None
     if isinstance(error, SystemError) and package.name == "tflite_runtime":
-        hint = "tflite-runtime works with numpy < 2 only"
+        hint = f"does it take NumPy {np.__version__}? tflite-runtime 2.14 takes 1.23.2 and newer, none takes 2"
     return ModelError(f"{runtime} cannot load '{model}': {text}", hint=hint, model=str(model), runtime=runtime)
 
 

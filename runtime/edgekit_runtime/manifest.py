@@ -153,6 +153,7 @@ class Manifest:
     max_batch_size: int = 1
     isa: Tuple[str, ...] = ()
     max_ram_mb: Optional[int] = None
+    numpy: Optional[str] = None
     schema: int = SCHEMA
 
     def __post_init__(self) -> None:

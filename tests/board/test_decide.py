@@ -173,6 +173,30 @@ def test_a_profile_counts_on_features_threads_and_memory(change: dict[str, Any],
         assert "edgekit probe pi@board -o my-board.toml" in (caught.value.hint or "")
 
 
+TFLITE = replace(
+    PROFILE, runtime="tflite-runtime", runtime_version="2.14.0", architecture="armv7l", abi="arm-linux-gnueabihf"
+)
+
+
+@pytest.mark.parametrize("numpy", ["auto", "board"])
+@pytest.mark.parametrize(
+    ("own", "fits"), [("1.23.2", True), ("1.26.4", True), ("2.0.0", False), ("1.19.5", False), (None, False)]
+)
+def test_a_boards_numpy_that_the_interpreter_does_not_take_is_told_with_both(
+    numpy: str, own: str | None, fits: bool
+) -> None:
+    board = replace(GOOD, architecture="armv7l", numpy=own)
+    wanted = replace(TFLITE, numpy=numpy)
+    expected = [] if fits else [Mismatch("numpy", "the board's own, >=1.23.2,<2", own or "none")]
+    assert list(mismatches(wanted, board)) == expected
+    # On 64-bit boards there is a NumPy to send instead.
+    wider = replace(wanted, architecture="aarch64", abi="aarch64-linux-gnu")
+    assert list(mismatches(wider, replace(board, architecture="aarch64"))) == ([] if numpy == "auto" else expected)
+    release = replace(RELEASE, architecture="armv7l")
+    assert list(mismatches(release, board, replace(MANIFEST, numpy=">=1.23.2,<2"))) == expected
+    assert list(mismatches(release, replace(board, numpy="unknown"), replace(MANIFEST, numpy=">=1.23.2,<2"))) == []
+
+
 def test_a_release_that_brings_numpy_needs_none() -> None:
     members = (*RELEASE.members, Member(A, 100, "runtime/numpy/__init__.py"))
     assert not mismatches(replace(RELEASE, members=members), replace(BOARD, numpy=None))

@@ -55,7 +55,7 @@ def test_a_board_becomes_a_profile_with_cautious_budgets() -> None:
     assert (made.name, made.description, made.cpu) == ("rock", "Radxa ROCK 5B", "RK3588")
     assert (made.clusters, made.isa) == (("4x cortex-a55", "4x cortex-a76"), ("dotprod", "neon"))
     assert (made.num_threads, made.ram_mb, made.max_ram_mb, made.max_model_mb) == (4, 3829, 957, 64)
-    assert (made.runtime, made.numpy, made.numpy_version) == ("ai-edge-litert", "board", "1.24.2")
+    assert (made.runtime, made.numpy, made.numpy_version) == ("ai-edge-litert", "auto", "1.24.2")
     assert (made.governor, made.thermal_zones) == ("ondemand", ("soc-thermal",))
     assert (made.ssh_server, made.sftp) == ("SSH-2.0-OpenSSH_9.2p1", True)
     assert "\n# /proc/meminfo, MemTotal: 3920896 kB\nram_mb = 3829\n" in found.text
@@ -64,12 +64,26 @@ def test_a_board_becomes_a_profile_with_cautious_budgets() -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "numpy"), [({"numpy": None}, "wheel"), ({"numpy": "1.16.0"}, "wheel"), ({"numpy": "unknown"}, "wheel")]
+    ("change", "runtime"),
+    [
+        ({"glibc": "2.31", "python": "3.9.2", "numpy": "1.19.5"}, ("ai-edge-litert", "1.4.0")),
+        ({"glibc": "2.28", "python": "3.7.3", "numpy": "1.16.2"}, ("tflite-runtime", "2.11.0")),
+        ({"architecture": "armv7l", "features": ("neon",)}, ("tflite-runtime", "2.14.0")),
+        # tflite-runtime 2.14 would not take the NumPy of Debian 11, and there is none to send.
+        (
+            {"architecture": "armv7l", "glibc": "2.31", "python": "3.9.2", "numpy": "1.19.5"},
+            ("tflite-runtime", "2.11.0"),
+        ),
+    ],
 )
-def test_numpy_is_sent_where_the_board_has_none_that_fits(change: dict[str, Any], numpy: str) -> None:
-    made = describe("rock", replace(ROCK, **change), SERVER, "rock").profile
+def test_a_board_gets_the_first_runtime_that_takes_its_numpy_or_to_which_one_is_sent(
+    change: dict[str, Any], runtime: tuple[str, str]
+) -> None:
+    found = replace(ROCK, **change)
+    made = describe("rock", found, SERVER, "rock").profile
     assert made is not None
-    assert made.numpy == numpy
+    assert (made.runtime, made.runtime_version) == runtime
+    assert not mismatches(made, found)
 
 
 @pytest.mark.parametrize(
@@ -78,7 +92,9 @@ def test_numpy_is_sent_where_the_board_has_none_that_fits(change: dict[str, Any]
         ({"architecture": "riscv64"}, "its architecture is riscv64"),
         ({"python": None, "numpy": None}, "it has no python3"),
         ({"glibc": None, "libc": "musl"}, "its C library is musl"),
-        ({"architecture": "armv7l", "python": "3.13.1"}, "armv7l"),
+        ({"architecture": "armv7l", "python": "3.13.1"}, "no interpreter for Python 3.13 on armv7l"),
+        ({"architecture": "armv7l", "numpy": "2.1.0"}, "takes NumPy >=1.23.2,<2, and the board has 2.1.0"),
+        ({"architecture": "armv7l", "numpy": None}, "takes NumPy >=1.23.2,<2, and the board has none"),
         ({"python": "3.6.9"}, "3.6"),
         ({"glibc": "2.5"}, "glibc"),
     ],

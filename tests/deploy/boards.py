@@ -282,7 +282,7 @@ def arm64(folder: Path) -> Iterator[Board]:
     packaged = (REPOSITORY / "device_profiles/generic-aarch64.toml").read_text()
     profile = folder / "own-numpy.toml"
     profile.write_text(
-        packaged.replace('"generic-aarch64"', '"own-numpy"').replace('numpy = "wheel"', 'numpy = "board"')
+        packaged.replace('"generic-aarch64"', '"own-numpy"').replace('numpy = "auto"', 'numpy = "board"')
     )
     tools = info.home / "bin"
 

@@ -52,7 +52,7 @@ def test_the_arm_board_is_described_as_the_raspberry_that_it_shows(board: Board,
     assert (made["architecture"], made["glibc"], made["python"]) == ("aarch64", "2.36", "3.11")
     assert (made["cores"], made["clusters"], made["isa"]) == (4, ["4x cortex-a72"], ["neon"])
     assert (made["governor"], made["thermal_zones"]) == ("ondemand", ["cpu-thermal"])
-    assert (made["numpy"], made["numpy_version"], made["sftp"]) == ("board", "1.24.2", True)
+    assert (made["numpy"], made["numpy_version"], made["sftp"]) == ("auto", "1.24.2", True)
     text = file.read_text()
     assert "# /proc/cpuinfo, CPU implementer and CPU part: 4x0x41:0xd08\nclusters" in text
     assert "compatible: raspberrypi,4-model-b brcm,bcm2711\ncpu" in text

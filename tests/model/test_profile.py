@@ -105,7 +105,7 @@ class TestStrict:
             ("python", "3.11.2", "not of the form X.Y"),
             ("runtime", "onnxruntime", "not one of ai-edge-litert, tflite-runtime"),
             ("runtime_version", "latest", "is not a version"),
-            ("numpy", "pip", "not one of board, wheel"),
+            ("numpy", "pip", "not one of auto, board, wheel"),
             ("input_dtype", "float32", "not one of uint8, int8"),
             ("output_dtype", "int16", "not one of uint8, int8, float32"),
             ("num_threads", 5, "more than the 4 cores"),
