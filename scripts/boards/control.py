@@ -76,12 +76,14 @@ def up(kind: BoardKind, place: Place, limits: Limits, *, fresh_home: bool, say: 
     state.folder.mkdir(parents=True, exist_ok=True)
     with locked(state.lock, say=say):
         info = state.running()
-        if fresh_home:
-            state.empty_home()
         if info is not None:
+            if fresh_home:
+                state.empty_home(kind)
             return info, False
         root = tree.ensure(kind, place.trees, say)
         state.prepare(kind)
+        if fresh_home:
+            state.empty_home(kind)
         return _start(kind, root, state, limits), True
 
 

@@ -26,6 +26,9 @@ class BoardKind:
         packages: what is unpacked, besides what these depend on.
         cpuinfo: the text of /proc/cpuinfo.
         sys: the files of /sys by their path below it; a value that begins with `->` is a link's target.
+        server: the SSH server, a name of `servers.SERVERS`.
+        updates: with Debian's updates and security suites; some mirrors have them out of step for armhf.
+        busybox: every tool is a link to BusyBox, as embedded systems are built.
     """
 
     name: str
@@ -39,6 +42,9 @@ class BoardKind:
     packages: tuple[str, ...]
     cpuinfo: str
     sys: Mapping[str, str]
+    server: str = "openssh"
+    updates: bool = True
+    busybox: bool = False
 
     @property
     def marker(self) -> str:

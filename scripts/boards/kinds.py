@@ -5,9 +5,10 @@ from __future__ import annotations
 from edgekit_runtime.errors import UserError
 
 from boards.arm64 import ARM64
+from boards.armv7 import ARMV7
 from boards.kind import BoardKind
 
-KINDS = {kind.name: kind for kind in (ARM64,)}
+KINDS = {kind.name: kind for kind in (ARM64, ARMV7)}
 # Debian packages for every kind; scripts/test installs what `scripts/board needs` prints.
 NEEDS = ("mmdebstrap", "openssh-client", "qemu-user-static")
 

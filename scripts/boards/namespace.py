@@ -18,6 +18,7 @@ from edgekit_runtime.errors import DeviceError
 from boards import repair, sessions, tree
 from boards.kind import UID, USER, BoardKind
 from boards.lock import locked
+from boards.servers import KEYS, SERVERS
 from boards.state import HOST, State
 
 BINFMT = Path("/proc/sys/fs/binfmt_misc")
@@ -46,6 +47,7 @@ def main(kind: BoardKind, root: Path, state: State, limits: Limits) -> None:
         _mount_all(root, state, limits)
         signal.signal(signal.SIGTERM, _stop)
         try:
+            SERVERS[kind.server].prepare(root)
             sshd, port = _start_sshd(kind, root, state.last_port())
             state.write_info(kind, port, pid, root)
             _watch(sshd, port, root / "proc", deadline)
@@ -83,7 +85,7 @@ def _mount_all(root: Path, state: State, limits: Limits) -> None:
     _mount("proc", "proc", root / "proc")
     _bind(state.run / "cpuinfo", root / "proc/cpuinfo", read_only=True)
     _bind(state.run / "sys", root / "sys", read_only=True)
-    _bind(state.keys / "host", root / repair.KEYS, read_only=True)
+    _bind(state.keys / "host", root / KEYS, read_only=True)
     _bind(state.home, root / "home" / USER)
     for name, options in (
         ("run", "mode=755,size=64M"),
@@ -94,7 +96,6 @@ def _mount_all(root: Path, state: State, limits: Limits) -> None:
         (repair.READONLY, f"ro,mode=755,uid={UID},gid={UID},size=1M"),
     ):
         _mount("tmpfs", "tmpfs", root / name, options)
-    (root / "run/sshd").mkdir(mode=0o755)
     (root / "run/lock").mkdir()
     (root / "run/lock").chmod(0o1777)
     _devices(root / "dev")
@@ -136,7 +137,7 @@ def _start_sshd(kind: BoardKind, root: Path, wish: int | None) -> tuple[int, int
     """sshd's process and the port on which it answers: the wished one if it is free."""
     for port in (wish, None, None):
         chosen = _free_port(port)
-        argv = ["chroot", str(root), "/usr/sbin/sshd", "-D", "-e", "-p", str(chosen), "-o", f"ListenAddress={HOST}"]
+        argv = ["chroot", str(root), *SERVERS[kind.server].argv(HOST, chosen)]
         environment = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "QEMU_CPU": kind.cpu}
         process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, env=environment, cwd="/")
         if _answers(process, chosen):

@@ -4,38 +4,26 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
 from pathlib import Path
 
 from boards.kind import MARKER, UID, USER, BoardKind
+from boards.servers import KEYS, SERVERS
 
 # Bound over in every board: see namespace.py.
-KEYS = "etc/ssh/board"
 SMALL = "mnt/small"
 READONLY = "mnt/readonly"
-
-# A session's environment comes from sshd, so the emulated core has to be named here.
-_SSHD_CONFIG = """\
-HostKey /{keys}/ssh_host_ed25519_key
-AuthorizedKeysFile /{keys}/authorized_keys .ssh/authorized_keys
-PasswordAuthentication no
-KbdInteractiveAuthentication no
-PermitRootLogin no
-UsePAM no
-X11Forwarding no
-PrintMotd no
-MaxStartups 64
-AcceptEnv LANG LC_*
-SetEnv QEMU_CPU={cpu}
-Subsystem sftp /usr/lib/openssh/sftp-server
-"""
 
 
 def repair(kind: BoardKind, tree: Path) -> None:
     """Mend the unpacked tree in place."""
     _merge_usr(tree)
+    if kind.busybox:
+        _install_busybox(tree)
     _link(kind, tree)
-    _accounts(tree)
+    _accounts(kind, tree)
     _configure(kind, tree)
+    SERVERS[kind.server].configure(kind, tree)
     for folder in ("usr/share/doc", "usr/share/locale", "usr/share/man", "etc/apt", "var/cache/apt"):
         shutil.rmtree(tree / folder, ignore_errors=True)
     (tree / MARKER).write_text(f"{kind.marker}\n", "ascii")
@@ -48,6 +36,19 @@ def _merge_usr(tree: Path) -> None:
             shutil.copytree(old, new, symlinks=True, dirs_exist_ok=True)
             shutil.rmtree(old)
             old.symlink_to(f"usr/{name}")
+
+
+def _install_busybox(tree: Path) -> None:
+    """Every tool that BusyBox has is BusyBox's, and there is no other shell."""
+    program = (tree / "usr/bin/busybox").read_bytes()
+    # Its names are one table in it; this machine's BusyBox, built otherwise, has some more.
+    done = subprocess.run(["busybox", "--list"], capture_output=True, text=True, timeout=60, check=True)
+    applets = {name for name in done.stdout.split() if f"\0{name}\0".encode() in program} - {"busybox"}
+    for name in applets | {"bash", "dash", "rbash"}:
+        for folder in ("usr/bin", "usr/sbin"):
+            (tree / folder / name).unlink(missing_ok=True)
+    for name in applets:
+        (tree / "usr/bin" / name).symlink_to("busybox")
 
 
 def _link(kind: BoardKind, tree: Path) -> None:
@@ -66,12 +67,12 @@ def _link(kind: BoardKind, tree: Path) -> None:
             (tree / name).symlink_to(target)
 
 
-def _accounts(tree: Path) -> None:
+def _accounts(kind: BoardKind, tree: Path) -> None:
     """Debian's own accounts, sshd's and the board user's; '*' admits keys only and is not a lock as '!' would be."""
     master = tree / "usr/share/base-passwd"
     passwd = (master / "passwd.master").read_text("ascii").replace(":*:", ":x:")
     passwd += "sshd:x:100:65534::/run/sshd:/usr/sbin/nologin\n"
-    passwd += f"{USER}:x:{UID}:{UID}:,,,:/home/{USER}:/bin/bash\n"
+    passwd += f"{USER}:x:{UID}:{UID}:,,,:/home/{USER}:{SERVERS[kind.server].shell}\n"
     group = (master / "group.master").read_text("ascii").replace(":*:", ":x:") + f"{USER}:x:{UID}:\n"
     names = [line.split(":")[0] for line in passwd.splitlines()]
     shadow = "".join(f"{name}:*:19700:0:99999:7:::\n" for name in names)
@@ -89,7 +90,6 @@ def _configure(kind: BoardKind, tree: Path) -> None:
         "etc/nsswitch.conf": "passwd: files\ngroup: files\nshadow: files\nhosts: files dns\n",
         "etc/fstab": "",
         "etc/resolv.conf": "",
-        "etc/ssh/sshd_config": _SSHD_CONFIG.format(keys=KEYS, cpu=kind.cpu),
     }
     for name, text in texts.items():
         file = tree / name

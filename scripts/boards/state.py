@@ -20,6 +20,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from boards.kind import UID, USER, BoardKind
+from boards.servers import SERVERS
 
 HOST = "127.0.0.1"
 
@@ -143,7 +144,7 @@ class State:
         authorized.chmod(0o644)
         give(self.folder, self.keys, identity, self.run)
         if not self.home.is_dir():
-            self.empty_home()
+            self.empty_home(kind)
         (self.run / "board.json").unlink(missing_ok=True)
         (self.run / "cpuinfo").write_text(kind.cpuinfo, "ascii")
         shutil.rmtree(self.run / "sys", ignore_errors=True)
@@ -155,8 +156,11 @@ class State:
             else:
                 file.write_text(f"{text}\n", "ascii")
 
-    def empty_home(self) -> None:
-        """The home as a new board has it: empty. The folder stays, because a running board has it mounted."""
+    def empty_home(self, kind: BoardKind) -> None:
+        """The home as a new board has it: empty, but for the keys where the SSH server looks for them nowhere else.
+
+        The folder stays, because a running board has it mounted.
+        """
         self.home.mkdir(exist_ok=True)
         for entry in os.scandir(self.home):
             if entry.is_dir(follow_symlinks=False):
@@ -165,6 +169,13 @@ class State:
                 os.unlink(entry.path)
         os.chown(self.home, UID, UID)
         self.home.chmod(0o755)
+        if SERVERS[kind.server].keys_at_home:
+            folder, file = self.home / ".ssh", self.home / ".ssh/authorized_keys"
+            folder.mkdir(mode=0o700)
+            file.write_bytes((self.keys / "identity.pub").read_bytes())
+            file.chmod(0o600)
+            for path in (folder, file):
+                os.chown(path, UID, UID)
 
     def last_port(self) -> int | None:
         """The port of the last run, so that a board can be found where it was."""

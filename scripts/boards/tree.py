@@ -120,7 +120,7 @@ def _offered(kind: BoardKind, lists: Path | None = None) -> list[str]:
         argv = ["apt-get", *where, "-qq", "update"]
         subprocess.run(argv, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, timeout=_BUILD_SECONDS, check=False)
     form = "$(ORIGIN)|$(REPO_URI)|$(RELEASE)|$(COMPONENT)"
-    suites = {kind.suite, f"{kind.suite}-updates", f"{kind.suite}-security"}
+    suites = {kind.suite, *((f"{kind.suite}-updates", f"{kind.suite}-security") if kind.updates else ())}
     found = set()
     for line in _ask("apt-get", *where, "indextargets", "--format", form, "Created-By: Packages").splitlines():
         origin, uri, suite, component = line.split("|")

@@ -15,7 +15,7 @@ import pytest
 from tests.board_fixture import SCRIPT, BoardInfo, parse_info, run_board
 from tests.boards.conftest import output, processes_with, wait_until
 
-pytestmark = pytest.mark.arm64
+pytestmark = pytest.mark.emulated
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root gets that far, or may become another user")
 
 

@@ -18,7 +18,7 @@ from edgekit_runtime import environment
 from tests.board_fixture import BoardInfo, parse_info, run_board
 from tests.boards.conftest import OwnBoard, is_alive, output, processes_with, wait_until
 
-pytestmark = pytest.mark.arm64
+pytestmark = pytest.mark.emulated
 
 
 # What the board is

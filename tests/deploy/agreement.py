@@ -34,7 +34,7 @@ from tests.speech import spectrograms
 SHARED = REPOSITORY.parent / "shared"
 PAGE = REPOSITORY / "docs/agreement.md"
 SAMPLES = 8
-KINDS = {"arm64": boards.arm64}
+KINDS = tuple(boards.EMULATED)
 
 
 @dataclass(frozen=True)
@@ -330,12 +330,12 @@ def main() -> None:
     """Measure everything and write the page."""
     rows = []
     with tempfile.TemporaryDirectory() as name:
-        for kind, start in KINDS.items():
+        for kind in KINDS:
             folder = Path(name) / kind
             user = User(folder / "user")
             for made in (user.home, folder / "board"):
                 made.mkdir(parents=True)
-            with start(folder / "board") as board:
+            with boards.emulated(kind, folder / "board") as board:
                 write_ssh_config(user, board)
                 user.do("trust", board.name, "--fingerprint", board.fingerprint)
                 for number, model in enumerate(MODELS):

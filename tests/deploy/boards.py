@@ -1,4 +1,4 @@
-"""Three boards behind one face: the embedded one, a real OpenSSH on this computer, and an emulated ARM board."""
+"""Boards behind one face: the embedded one, a real OpenSSH on this computer, and emulated ARM boards."""
 
 from __future__ import annotations
 
@@ -22,6 +22,8 @@ from tests.ssh_fixture import SSHD, make_key, start_sshd
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 OLD_PYTHON = "3.6.15"
+# The profile of each, and the file that its user's shell reads first.
+EMULATED = {"arm64": ("generic-aarch64", ".bashrc"), "armv7": ("generic-armv7", ".profile")}
 # A real interpreter that gives itself out as another: the program and the command line see an old board.
 _PRETENDING = """\
 #!/bin/sh
@@ -46,7 +48,7 @@ class Board:
     """A board to deploy to.
 
     Attributes:
-        kind: embedded, openssh or arm64.
+        kind: embedded, openssh, arm64 or armv7.
         name: what the command line calls it.
         alias: its Host in the user's ssh config; the same board, for OpenSSH's tools and detours.
         profile: what describes it, a packaged profile's name or a file.
@@ -77,7 +79,7 @@ class Board:
 
     @property
     def emulated(self) -> bool:
-        return self.kind == "arm64"
+        return self.kind in EMULATED
 
     @property
     def root(self) -> Path:
@@ -276,20 +278,18 @@ def openssh(folder: Path) -> Iterator[Board]:
 
 
 @contextmanager
-def arm64(folder: Path) -> Iterator[Board]:
+def emulated(kind: str, folder: Path) -> Iterator[Board]:
     """The emulated board of this test run; its profile leaves NumPy to the board, as half as much is sent."""
-    info = start_board("arm64")
-    packaged = (REPOSITORY / "device_profiles/generic-aarch64.toml").read_text()
+    info, packaged, startup = start_board(kind), *EMULATED[kind]
+    text = (REPOSITORY / f"device_profiles/{packaged}.toml").read_text()
     profile = folder / "own-numpy.toml"
-    profile.write_text(
-        packaged.replace('"generic-aarch64"', '"own-numpy"').replace('numpy = "auto"', 'numpy = "board"')
-    )
+    profile.write_text(text.replace(f'"{packaged}"', '"own-numpy"').replace('numpy = "auto"', 'numpy = "board"'))
     tools = info.home / "bin"
 
     def prepare() -> None:
         empty_home(info)
         tools.mkdir()
-        (info.home / ".bashrc").write_text("PATH=$HOME/bin\n")  # bash reads it for each command that sshd runs
+        (info.home / startup).write_text("PATH=$HOME/bin\n")  # its shell reads it for each command
         for tool in (info.root / "usr/bin").iterdir():
             if not tool.name.startswith("python"):
                 (tools / tool.name).symlink_to(f"/usr/bin/{tool.name}")
@@ -297,9 +297,9 @@ def arm64(folder: Path) -> Iterator[Board]:
 
     prepare()
     yield Board(
-        kind="arm64",
-        name="pi",
-        alias="pi",
+        kind=kind,
+        name=kind,
+        alias=kind,
         port=info.port,
         user=info.user,
         identity=info.identity_file,

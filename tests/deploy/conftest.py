@@ -1,4 +1,4 @@
-"""One suite, three boards: every test that asks for `board` runs on the embedded one, a real OpenSSH and arm64."""
+"""One suite, many boards: every test that asks for `board` runs on each of `KINDS`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,8 @@ from tests.deploy import boards
 from tests.deploy.boards import Board, write_ssh_config
 from tests.deploy.kit import User
 
-KINDS = ("embedded", "openssh", pytest.param("arm64", marks=pytest.mark.arm64))
+EMULATED = tuple(pytest.param(kind, marks=pytest.mark.emulated) for kind in boards.EMULATED)
+KINDS = ("embedded", "openssh", *EMULATED)
 # Enough to see a figure; how large it is means nothing here.
 SHORT = ("--num-runs", "2", "--min-secs", "0")
 
@@ -83,10 +84,10 @@ def user(tmp_path_factory: pytest.TempPathFactory) -> User:
 @pytest.fixture(scope="session")
 def board_of(user: User, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], Board]]:
     """The board of a kind, started once and trusted by `user`."""
-    makers = {
+    makers: dict[str, Callable[[], AbstractContextManager[Board]]] = {
         "embedded": lambda: boards.embedded(user),
         "openssh": lambda: boards.openssh(tmp_path_factory.mktemp("openssh")),
-        "arm64": lambda: boards.arm64(tmp_path_factory.mktemp("arm64")),
+        **{kind: functools.partial(_emulated, kind, tmp_path_factory) for kind in boards.EMULATED},
     }
     started: list[Board] = []
     with ExitStack() as stack:
@@ -155,6 +156,10 @@ def stocked(board: Board, stock: Stock) -> Board:
     """The board with `light` current and `colours` before it."""
     stock.restore(board)
     return board
+
+
+def _emulated(kind: str, folders: pytest.TempPathFactory) -> AbstractContextManager[Board]:
+    return boards.emulated(kind, folders.mktemp(kind))
 
 
 def _copy(source: Path, target: Path) -> None:

@@ -48,17 +48,21 @@ def _save(path: Path, pixels: Any) -> None:
 
 
 def _model(weights: Any, bias: Any) -> Any:
-    """A convolution that only passes its centre on, the mean of each channel, and a dense layer of given weights."""
+    """A convolution that only passes its centre on, one of given weights for each pixel, and the mean of each class.
+
+    No dense layer: tflite-runtime 2.14 for armv7 crashes in small INT8 ones (docs/troubleshooting.md).
+    """
     import keras
 
     centre = np.zeros((3, 3, 3, 3), np.float32)
     centre[1, 1] = np.eye(3)
     image = keras.Input((SIZE, SIZE, 3), name="image")
     convolution = keras.layers.Conv2D(3, 3, strides=2, padding="same", activation="relu")
-    dense = keras.layers.Dense(len(bias), activation="softmax")
-    model = keras.Model(image, dense(keras.layers.GlobalAveragePooling2D()(convolution(image))))
+    classes = keras.layers.Conv2D(len(bias), 1)
+    scores = keras.layers.GlobalAveragePooling2D()(classes(convolution(image)))
+    model = keras.Model(image, keras.layers.Softmax()(scores))
     convolution.set_weights([centre, np.zeros(3)])
-    dense.set_weights([weights, bias])
+    classes.set_weights([np.asarray(weights)[None, None], bias])
     return model
 
 

@@ -13,7 +13,7 @@ from tests.deploy.boards import REPOSITORY, Board
 from tests.deploy.kit import User
 
 
-@pytest.mark.arm64
+@pytest.mark.emulated
 @pytest.mark.shared
 def test_a_real_model_goes_through_the_whole_chain_with_a_packaged_profile(
     board_of: Callable[[str], Board], shared: Path, user: User, tmp_path: Path
@@ -32,7 +32,7 @@ def test_a_real_model_goes_through_the_whole_chain_with_a_packaged_profile(
 
 
 # The others take minutes of emulation: scripts/board-agreement measures them.
-@pytest.mark.arm64
+@pytest.mark.emulated
 @pytest.mark.shared
 @pytest.mark.parametrize("model", MODELS[:3], ids=[model.name.replace(" ", "-") for model in MODELS[:3]])
 def test_the_arm64_board_answers_as_this_computer_does(

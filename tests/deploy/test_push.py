@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.deploy.boards import OLD_PYTHON, Board
-from tests.deploy.conftest import Stock
+from tests.deploy.conftest import EMULATED, Stock
 from tests.deploy.kit import Answer, User, answer
 from tests.tcp_proxy import TcpProxy
 
@@ -172,9 +172,7 @@ def test_an_old_python_is_refused_before_anything_is_sent(board: Board, stock: S
 
 
 # The embedded board has this computer's tools, its Python among them, in its PATH.
-WITHOUT_PYTHON = pytest.mark.parametrize(
-    "board", ["openssh", pytest.param("arm64", marks=pytest.mark.arm64)], indirect=True
-)
+WITHOUT_PYTHON = pytest.mark.parametrize("board", ["openssh", *EMULATED], indirect=True)
 
 
 @WITHOUT_PYTHON
