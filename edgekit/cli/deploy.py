@@ -86,7 +86,7 @@ def deploy(
             profile=settled,
             data=calibrate,
             held_out=data,
-            output=files.make_folder(folder),
+            output=folder,
             declaration=declaration,
             samples=samples,
             seed=seed,
