@@ -51,7 +51,7 @@ def convert(
     Raises UserError for inputs that do not fit and for a board that no interpreter does, CheckFailed for a model that
     was converted but does not run.
     """
-    resolve.choose(profile)
+    interpreter = resolve.choose(profile)[0]
     declaration = declaration or Declaration()
     source = _checked(model, output, data, samples, trust_code=trust_code, declaration=declaration)
     with _staging(output) as folder:
@@ -67,6 +67,7 @@ def convert(
             input_dtype=profile.input_dtype,
             output_dtype=profile.output_dtype,
             allow_float=allow_float,
+            dense_per_channel=interpreter.dense_per_channel,
             folder=str(folder),
         )
         plain = worker.run("convert", schema.plain(request), what=f"converting {model}", log=log, progress=progress)

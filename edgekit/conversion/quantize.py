@@ -40,6 +40,7 @@ class Request:
     input_dtype: str
     output_dtype: str
     allow_float: bool
+    dense_per_channel: bool
     folder: str
 
 
@@ -186,6 +187,7 @@ def _int8_model(wrapped: Path, request: Request, samples: Callable[[], Iterator[
     converter.optimizations = [tf.lite.Optimize.DEFAULT]
     converter.representative_dataset = samples
     converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
+    converter._experimental_disable_per_channel_quantization_for_dense_layers = not request.dense_per_channel
     converter.inference_input_type = tf.dtypes.as_dtype(request.input_dtype)
     converter.inference_output_type = tf.dtypes.as_dtype(request.output_dtype)
     return _converted(converter, Path(request.model))

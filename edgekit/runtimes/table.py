@@ -16,7 +16,8 @@ class Wheel:
     """One locked version of a package and the boards that its wheels fit.
 
     `glibc` is the oldest that the wheels' libraries load on; `pythons` and `architectures` are complete: every
-    combination has a wheel. `numpy` is the range that an interpreter takes, as a version specifier.
+    combination has a wheel. `numpy` is the range that an interpreter takes, as a version specifier, and
+    `dense_per_channel` says whether it runs FULLY_CONNECTED with a scale for each channel everywhere.
     """
 
     package: str
@@ -27,6 +28,7 @@ class Wheel:
     keep: tuple[str, ...]
     drop: tuple[str, ...] = ()
     numpy: str = ""
+    dense_per_channel: bool = True
 
     @property
     def lock(self) -> str:
@@ -86,6 +88,7 @@ _TFLITE = Wheel(
         *_LICENSES,
     ),
     numpy=">=1.23.2,<2",
+    dense_per_channel=False,  # on the emulated Cortex-A72 2.14 dies of it
 )
 
 # Preferred first.

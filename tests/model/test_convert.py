@@ -121,6 +121,33 @@ class TestResult:
         assert record.outputs[0].shape == (1, 2, 2)
         assert "the batch is fixed to 1" in record.notes
 
+    @pytest.mark.parametrize(("runtime", "scales"), [("ai-edge-litert 1.4.0", 3), ("tflite-runtime 2.14.0", 1)])
+    def test_dense_layers_have_a_scale_for_each_channel_only_where_the_runtime_bears_it(
+        self,
+        attempt: Callable[..., Conversion],
+        saved: Callable[..., Path],
+        vectors: Path,
+        board: DeviceProfile,
+        tmp_path: Path,
+        runtime: str,
+        scales: int,
+    ) -> None:
+        import tensorflow as tf
+        from ai_edge_litert import schema_py_generated as schema
+
+        package, version = runtime.split()
+        weights = np.diag([1.0, 0.1, 0.01, 0.001]).astype(np.float32)[:, :3]
+        attempt(
+            saved(lambda x: tf.matmul(x, weights)),
+            vectors,
+            profile=replace(board, runtime=package, runtime_version=version),
+        )
+        model = schema.ModelT.InitFromPackedBuf((tmp_path / "out/m.tflite").read_bytes(), 0)
+        graph, dense = model.subgraphs[0], schema.BuiltinOperator.FULLY_CONNECTED
+        codes = [code.builtinCode for code in model.operatorCodes]
+        (found,) = [operator for operator in graph.operators if codes[operator.opcodeIndex] == dense]
+        assert len(graph.tensors[found.inputs[1]].quantization.scale) == scales
+
 
 class TestGolden:
     def test_real_inputs_and_what_the_float_model_makes_of_them(self, colours: Converted) -> None:

@@ -172,7 +172,8 @@ def test_a_tree_alone_runs_a_model_and_names_what_is_too_new(
     for file in tree.files:
         (tmp_path / file.name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(file.path, tmp_path / file.name)
-    model = MODELS / "classifier_int8.tflite"
+    # As `convert` makes it for that row.
+    model = MODELS / ("classifier_int8.tflite" if wheel.dense_per_channel else "classifier_int8_per_tensor.tflite")
     # -I and -S: no user site, no site-packages, no PYTHON* variables; only the standard library and the tree.
     done = subprocess.run(
         [str(path), "-I", "-S", "-B", "-c", ALONE, str(tmp_path), str(model), str(newer)],
