@@ -22,8 +22,6 @@ from tests.ssh_fixture import SSHD, make_key, start_sshd
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 OLD_PYTHON = "3.6.15"
-# The profile of each, and the file that its user's shell reads first.
-EMULATED = {"arm64": ("generic-aarch64", ".bashrc"), "armv7": ("generic-armv7", ".profile")}
 # A real interpreter that gives itself out as another: the program and the command line see an old board.
 _PRETENDING = """\
 #!/bin/sh
@@ -41,6 +39,38 @@ mount -t tmpfs -o mode=755,size=1M,ro tmpfs "$2"
 shift 2
 exec "$@"
 """
+
+
+@dataclass(frozen=True)
+class Shown:
+    """What an emulated board is, and what its reports say of it.
+
+    Attributes:
+        profile: the packaged profile that fits it.
+        startup: the file in its user's home that the login shell reads first.
+        runtime: the interpreter's module and version.
+    """
+
+    profile: str
+    startup: str
+    architecture: str
+    cpu: str
+    board: str
+    governor: str
+    temperature: float
+    runtime: tuple[str, str]
+
+
+EMULATED = {
+    "arm64": Shown(
+        "generic-aarch64", ".bashrc", "aarch64", "Cortex-A72", "Raspberry Pi 4 Model B Rev 1.4", "ondemand", 48.2,
+        ("ai_edge_litert", "2.3.0"),
+    ),
+    "armv7": Shown(
+        "generic-armv7", ".profile", "armv7l", "Cortex-A53", "Raspberry Pi 3 Model B Plus Rev 1.3", "powersave", 51.5,
+        ("tflite_runtime", "2.14.0"),
+    ),
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -80,6 +110,11 @@ class Board:
     @property
     def emulated(self) -> bool:
         return self.kind in EMULATED
+
+    @property
+    def runtime_size(self) -> float:
+        """A number of bytes that the interpreter alone has more of."""
+        return 4e6 if self.kind == "armv7" else 15e6
 
     @property
     def root(self) -> Path:
@@ -280,7 +315,7 @@ def openssh(folder: Path) -> Iterator[Board]:
 @contextmanager
 def emulated(kind: str, folder: Path) -> Iterator[Board]:
     """The emulated board of this test run; its profile leaves NumPy to the board, as half as much is sent."""
-    info, packaged, startup = start_board(kind), *EMULATED[kind]
+    info, packaged, startup = start_board(kind), EMULATED[kind].profile, EMULATED[kind].startup
     text = (REPOSITORY / f"device_profiles/{packaged}.toml").read_text()
     profile = folder / "own-numpy.toml"
     profile.write_text(text.replace(f'"{packaged}"', '"own-numpy"').replace('numpy = "auto"', 'numpy = "board"'))

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from edgekit.profiles.profile import ABIS
 from tests.deploy.boards import Board
 from tests.deploy.conftest import Models, Stock
 from tests.deploy.kit import User
@@ -15,7 +16,7 @@ from tests.deploy.kit import User
 def test_a_first_deployment_sends_everything_activates_and_measures(board: Board, stock: Stock) -> None:
     done = stock.first
     assert done["board"] == board.name
-    assert done["push"]["sent_bytes"] > 15e6  # the interpreter comes along
+    assert done["push"]["sent_bytes"] > board.runtime_size  # the interpreter comes along
     assert done["push"]["reused_files"] == done["push"]["resumed_bytes"] == 0
     assert done["status"]["state"] == "COMMITTED"
     assert done["status"]["current"] == {"id": done["release"], "name": "colours"}
@@ -49,7 +50,7 @@ def test_deploying_the_same_again_makes_the_same_release_and_sends_nothing(board
 def test_a_second_model_sends_only_what_is_new_and_keeps_the_first_to_go_back_to(board: Board, stock: Stock) -> None:
     sent = stock.second["push"]
     assert 0 < sent["sent_bytes"] < 100_000
-    assert sent["reused_bytes"] > 15e6
+    assert sent["reused_bytes"] > board.runtime_size
     assert stock.second["status"]["current"]["name"] == "light"
     assert stock.second["status"]["previous"] == stock.first["status"]["current"]
 
@@ -73,7 +74,7 @@ def test_nothing_is_installed_there(board: Board, stock: Stock) -> None:
     ("facts", "wanted"),
     [
         ({"python": "3.9"}, "3.9"),
-        ({"architecture": "armv7l", "abi": "arm-linux-gnueabihf"}, "armv7l"),
+        ({"architecture": "another", "abi": "another"}, "another"),
         ({"glibc": "2.99"}, "2.99 or newer"),
     ],
     ids=["python", "architecture", "glibc"],
@@ -83,6 +84,9 @@ def test_a_board_that_is_not_the_profile_s_is_refused_before_anything_is_convert
 ) -> None:
     key = next(iter(facts))
     right = user.do("profiles", "show", board.profile)
+    if key == "architecture":
+        wanted = next(name for name in ABIS if name != right["architecture"])
+        facts = {"architecture": wanted, "abi": ABIS[wanted]}
     file = tmp_path / "wrong.toml"
     lines = (right | {"name": "wrong"} | facts).items()
     file.write_text("".join(f"{name} = {json.dumps(fact)}\n" for name, fact in lines if fact is not None))

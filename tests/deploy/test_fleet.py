@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.deploy.boards import Board, write_ssh_config
+from tests.deploy.boards import Board
 from tests.deploy.conftest import Models
 from tests.deploy.kit import User, answer
 from tests.ssh_fixture import free_port
@@ -83,21 +83,17 @@ def test_ctrl_c_ends_every_board_s_part_and_leaves_nothing_half_done(
     pair: tuple[Board, Board], models: Models, user: User, tmp_path: Path
 ) -> None:
     slow = pair[1]
+    config = tmp_path / "config"
     with TcpProxy(("127.0.0.1", slow.port), delay=0.01) as proxy:
         block = slow.host_block.replace(f"Port {slow.port}", f"Port {proxy.port}")
-        write_ssh_config(user, pair[0], extra=f"{block}  HostKeyAlias [127.0.0.1]:{slow.port}\n")
-        try:
-            model = models.folder / "colours.keras"
-            process = user.start("deploy", model, pair[0].name, slow.alias, *words(models, tmp_path / "out"))
-            deadline = time.monotonic() + 240
-            while (
-                not any((slow.root / "incoming").glob("*")) and process.poll() is None and time.monotonic() < deadline
-            ):
-                time.sleep(0.05)
-            process.send_signal(signal.SIGINT)
-            done = answer(process)
-        finally:
-            write_ssh_config(user, *pair)
+        config.write_text(f"{block}  HostKeyAlias [127.0.0.1]:{slow.port}\n")
+        boards: list[str | Path] = [pair[0].name, slow.alias, "--ssh-config", config]
+        process = user.start("deploy", models.folder / "colours.keras", *boards, *words(models, tmp_path / "out"))
+        deadline = time.monotonic() + 240
+        while not any((slow.root / "incoming").glob("*")) and process.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.05)
+        process.send_signal(signal.SIGINT)
+        done = answer(process)
     assert done.status == 130, done.stderr
     assert "Traceback" not in done.stderr
     slow.wait_until_idle()
