@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from boards import namespace
 from boards.kind import BoardKind
 
 CORES = 4
@@ -81,6 +82,7 @@ def _sys() -> dict[str, str]:
 
 ARM64 = BoardKind(
     name="arm64",
+    form=namespace,
     suite="bookworm",
     architecture="arm64",
     triplet="aarch64-linux-gnu",

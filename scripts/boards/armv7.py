@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from boards import namespace
 from boards.kind import BoardKind
 
 CORES = 4
@@ -73,6 +74,7 @@ def _sys() -> dict[str, str]:
 
 ARMV7 = BoardKind(
     name="armv7",
+    form=namespace,
     suite="bookworm",
     architecture="armhf",
     triplet="arm-linux-gnueabihf",

@@ -11,8 +11,8 @@ from pathlib import Path
 
 from edgekit_runtime.errors import EdgekitError, UserError
 
-from boards import control, kinds, namespace, tree
-from boards.namespace import Limits
+from boards import control, kinds, tree
+from boards.kind import Limits
 from boards.state import BoardInfo, State, default_boards
 
 
@@ -46,11 +46,15 @@ def _parser() -> argparse.ArgumentParser:
     _board(down)
     down.set_defaults(run=_down)
 
+    cut = verbs.add_parser("cut", help="cut the power of a board that has a disk of its own")
+    _board(cut)
+    cut.set_defaults(run=_cut)
+
     status = verbs.add_parser("status", help="which boards are up")
     status.add_argument("--json", action="store_true", help="the boards that are up, as JSON")
     status.set_defaults(run=_status)
 
-    remove = verbs.add_parser("rm", help="delete it: userland, keys and home")
+    remove = verbs.add_parser("rm", help="delete it: userland, keys, home and disk")
     _board(remove)
     remove.set_defaults(run=_remove)
 
@@ -125,8 +129,14 @@ def _show(info: BoardInfo) -> None:
 
 def _down(arguments: argparse.Namespace) -> None:
     kind = kinds.find(arguments.kind)
-    info = control.down(_place(arguments))
+    info = control.down(kind, _place(arguments))
     _say(f"{kind.name} was not up" if info is None else f"{kind.name} is down")
+
+
+def _cut(arguments: argparse.Namespace) -> None:
+    kind = kinds.find(arguments.kind)
+    info = control.cut(kind, _place(arguments))
+    _say(f"{kind.name} was not up" if info is None else f"the power of {kind.name} is cut")
 
 
 def _status(arguments: argparse.Namespace) -> None:
@@ -152,11 +162,12 @@ def _remove(arguments: argparse.Namespace) -> None:
 
 
 def _needs(_arguments: argparse.Namespace) -> None:
-    print("\n".join(kinds.NEEDS))
+    print("\n".join(kinds.needs(*kinds.KINDS.values())))
 
 
 def _inside(arguments: argparse.Namespace) -> None:
     if arguments.state is None:
         raise UserError("_run needs --state")
     limits = Limits(arguments.small_size, arguments.max_minutes)
-    namespace.main(kinds.find(arguments.kind), arguments.tree, State(arguments.state), limits)
+    kind = kinds.find(arguments.kind)
+    kind.form.run(kind, arguments.tree, State(arguments.state), limits)

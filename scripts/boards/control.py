@@ -1,4 +1,4 @@
-"""What a person does with a board: up, down, status, rm."""
+"""What a person does with a board: up, down, cut, status, rm."""
 
 from __future__ import annotations
 
@@ -15,15 +15,12 @@ from pathlib import Path
 from edgekit_runtime.errors import DeviceError, UserError
 
 from boards import tree
-from boards.kind import BoardKind
-from boards.kinds import NEEDS
+from boards.kind import BoardKind, Limits
+from boards.kinds import needs
 from boards.lock import locked
-from boards.namespace import Limits
 from boards.state import BoardInfo, State, start_of
 
 SCRIPT = Path(__file__).resolve().parents[1] / "board"
-_START_SECONDS = 120
-_STOP_SECONDS = 10
 
 Say = Callable[[str], None]
 
@@ -46,12 +43,7 @@ def require(kind: BoardKind) -> None:
         raise UserError("a board needs root: it mounts and changes root", hint=f"sudo {SCRIPT} up {kind.name}")
     if not sys.platform.startswith("linux") or shutil.which("apt-get") is None:
         raise UserError("a board is made from Debian packages by apt, which this machine lacks", hint="use Debian 12")
-    tools = {
-        "mmdebstrap": shutil.which("mmdebstrap"),
-        "openssh-client": shutil.which("ssh-keygen"),
-        "qemu-user-static": Path(f"/usr/lib/binfmt.d/{kind.emulator}.conf").is_file(),
-    }
-    missing = [package for package in NEEDS if not tools[package]]
+    missing = [package for package, here in needs(kind).items() if not here]
     if missing:
         names = " ".join(missing)
         raise UserError(f"Debian packages are missing: {names}", hint=f"apt-get update && apt-get install {names}")
@@ -76,33 +68,50 @@ def up(kind: BoardKind, place: Place, limits: Limits, *, fresh_home: bool, say: 
     state.folder.mkdir(parents=True, exist_ok=True)
     with locked(state.lock, say=say):
         info = state.running()
-        if info is not None:
-            if fresh_home:
-                state.empty_home(kind)
-            return info, False
-        root = tree.ensure(kind, place.trees, say)
-        state.prepare(kind)
+        started = info is None
+        if info is None:
+            root = tree.ensure(kind, place.trees, say)
+            state.prepare(kind)
+            kind.form.prepare(kind, root, state)
+            info = _start(kind, root, state, limits)
         if fresh_home:
-            state.empty_home(kind)
-        return _start(kind, root, state, limits), True
+            kind.form.empty_home(kind, info)
+        return info, started
 
 
-def down(place: Place) -> BoardInfo | None:
+def down(kind: BoardKind, place: Place) -> BoardInfo | None:
     """Stop the board; what was running, if anything.
 
     Raises:
         UserError: it belongs to root.
         DeviceError: it cannot be stopped.
     """
-    if not place.state.folder.is_dir():
-        return None
+    return _end(place.state, "down", (signal.SIGTERM, signal.SIGKILL), kind.form.STOP_SECONDS)
+
+
+def cut(kind: BoardKind, place: Place) -> BoardInfo | None:
+    """Cut the board's power: what it had not written to its disk yet is lost. What was running, if anything.
+
+    Raises:
+        UserError: it has no disk of its own, or belongs to root.
+        DeviceError: it cannot be stopped.
+    """
     info = place.state.running()
+    if info is not None and info.image is None:
+        raise UserError(f"{kind.name} has no disk of its own to lose anything", hint=f"{SCRIPT} down {kind.name}")
+    return _end(place.state, "cut", (signal.SIGKILL,), kind.form.STOP_SECONDS)
+
+
+def _end(state: State, verb: str, signals: tuple[signal.Signals, ...], seconds: float) -> BoardInfo | None:
+    if not state.folder.is_dir():
+        return None
+    info = state.running()
     if info is None:
         return None
-    _need_root("down")
-    with locked(place.state.lock):
-        _stop(info)
-        (place.state.run / "board.json").unlink(missing_ok=True)
+    _need_root(verb)
+    with locked(state.lock):
+        _stop(info, signals, seconds)
+        (state.run / "board.json").unlink(missing_ok=True)
     return info
 
 
@@ -124,7 +133,7 @@ def remove(kind: BoardKind, place: Place) -> list[Path]:
 
 def _delete_state(state: State) -> None:
     """Only what boards make: the folder may have been named by the user."""
-    for folder in (state.run, state.home, state.keys):
+    for folder in (state.run, state.home, state.disk, state.keys):
         if folder.is_dir():
             tree.delete(folder)
     state.held.unlink()
@@ -147,7 +156,7 @@ def _start(kind: BoardKind, root: Path, state: State, limits: Limits) -> BoardIn
             argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd="/", start_new_session=True
         )
     try:
-        deadline = time.monotonic() + _START_SECONDS
+        deadline = time.monotonic() + kind.form.START_SECONDS
         while process.poll() is None and time.monotonic() < deadline:
             info = state.running()
             if info is not None:
@@ -161,19 +170,19 @@ def _start(kind: BoardKind, root: Path, state: State, limits: Limits) -> BoardIn
         raise
 
 
-def _stop(info: BoardInfo) -> None:
-    """End the board's first process; with it end, by the kernel, all others."""
+def _stop(info: BoardInfo, signals: tuple[signal.Signals, ...], seconds: float) -> None:
+    """End the board's first process by the first signal that does; with it end, by the kernel, all others."""
     try:
         handle = os.pidfd_open(info.pid)
     except ProcessLookupError:
         return
     try:
         leader = os.getsid(info.pid)  # unshare, which waits for the board
-        for number in (signal.SIGTERM, signal.SIGKILL):
+        for number in signals:
             if not info.alive():
                 break
             signal.pidfd_send_signal(handle, number)
-            _wait_gone((info.pid, leader))
+            _wait_gone((info.pid, leader), seconds)
     except ProcessLookupError:
         return
     finally:
@@ -182,7 +191,7 @@ def _stop(info: BoardInfo) -> None:
         raise DeviceError(f"process {info.pid} of the board does not end")
 
 
-def _wait_gone(pids: tuple[int, ...]) -> None:
-    deadline = time.monotonic() + _STOP_SECONDS
+def _wait_gone(pids: tuple[int, ...], seconds: float) -> None:
+    deadline = time.monotonic() + seconds
     while any(start_of(pid) for pid in pids) and time.monotonic() < deadline:
         time.sleep(0.02)

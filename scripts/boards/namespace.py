@@ -6,36 +6,82 @@ When it ends, however it ends, the kernel ends every process of the board and dr
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import socket
 import subprocess
 import time
-from dataclasses import dataclass
 from pathlib import Path
 
 from edgekit_runtime.errors import DeviceError
 
-from boards import repair, sessions, tree
-from boards.kind import UID, USER, BoardKind
+from boards import loopback, repair, sessions, tree
+from boards.kind import UID, USER, BoardKind, Limits
 from boards.lock import locked
 from boards.servers import KEYS, SERVERS
-from boards.state import HOST, State
+from boards.state import HOST, BoardInfo, State
 
+EMULATION = "qemu-user"
+RECIPE: tuple[Path, ...] = ()
+START_SECONDS = 120
+STOP_SECONDS = 10
 BINFMT = Path("/proc/sys/fs/binfmt_misc")
 _DEVICES = ("null", "zero", "full", "random", "urandom", "tty")
 _ANSWER_SECONDS = 60
 _TICK_SECONDS = 0.5
 
 
-@dataclass(frozen=True)
-class Limits:
-    """What `scripts/board up` may set: size of /mnt/small as tmpfs writes it, and minutes to live (0: no end)."""
-
-    small_size: str = "16M"
-    max_minutes: float = 120
+def needs(kind: BoardKind) -> dict[str, bool]:
+    """The Debian packages that it takes, and whether they are here."""
+    return {"qemu-user-static": Path(f"/usr/lib/binfmt.d/{kind.emulator}.conf").is_file()}
 
 
-def main(kind: BoardKind, root: Path, state: State, limits: Limits) -> None:
+def make(_kind: BoardKind, tree: Path) -> Path:
+    """Boards run from the tree itself, read-only."""
+    return tree
+
+
+def prepare(kind: BoardKind, _root: Path, state: State) -> None:
+    """A home if there is none, and what each run has anew."""
+    if not state.home.is_dir():
+        _empty(kind, state.home, state.keys / "identity.pub")
+    (state.run / "cpuinfo").write_text(kind.cpuinfo, "ascii")
+    shutil.rmtree(state.run / "sys", ignore_errors=True)
+    for name, text in kind.sys.items():
+        file = state.run / "sys" / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        if text.startswith("->"):
+            file.symlink_to(text.removeprefix("->"))
+        else:
+            file.write_text(f"{text}\n", "ascii")
+
+
+def empty_home(kind: BoardKind, info: BoardInfo) -> None:
+    """The home as a new board has it. The folder stays, because the running board has it mounted."""
+    _empty(kind, Path(info.home or os.devnull), Path(f"{info.identity_file}.pub"))
+
+
+def _empty(kind: BoardKind, home: Path, key: Path) -> None:
+    """Nothing stays in it, but for the key where the SSH server looks for it nowhere else."""
+    home.mkdir(exist_ok=True)
+    for entry in os.scandir(home):
+        if entry.is_dir(follow_symlinks=False):
+            shutil.rmtree(entry.path)
+        else:
+            os.unlink(entry.path)
+    home.chmod(0o755)
+    made = [home]
+    if SERVERS[kind.server].keys_at_home:
+        folder, file = home / ".ssh", home / ".ssh/authorized_keys"
+        folder.mkdir(mode=0o700)
+        file.write_bytes(key.read_bytes())
+        file.chmod(0o600)
+        made += [folder, file]
+    for path in made:
+        os.chown(path, UID, UID)
+
+
+def run(kind: BoardKind, root: Path, state: State, limits: Limits) -> None:
     """Run the board until it is told to stop, its time is over or sshd ends. Called as process 1."""
     deadline = time.monotonic() + limits.max_minutes * 60 if limits.max_minutes else None
     # The old /proc is still mounted: it tells this process's number on the machine.
@@ -49,7 +95,7 @@ def main(kind: BoardKind, root: Path, state: State, limits: Limits) -> None:
         try:
             SERVERS[kind.server].prepare(root)
             sshd, port = _start_sshd(kind, root, state.last_port())
-            state.write_info(kind, port, pid, root)
+            state.write_info(kind, port, pid, root=root, home=state.home, sys=state.run / "sys")
             _watch(sshd, port, root / "proc", deadline)
         finally:
             (state.run / "board.json").unlink(missing_ok=True)
@@ -136,38 +182,13 @@ def _call(argv: list[str]) -> None:
 def _start_sshd(kind: BoardKind, root: Path, wish: int | None) -> tuple[int, int]:
     """sshd's process and the port on which it answers: the wished one if it is free."""
     for port in (wish, None, None):
-        chosen = _free_port(port)
+        chosen = loopback.free_port(port)
         argv = ["chroot", str(root), *SERVERS[kind.server].argv(HOST, chosen)]
         environment = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "QEMU_CPU": kind.cpu}
         process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, env=environment, cwd="/")
-        if _answers(process, chosen):
+        if loopback.answers(process, chosen, _ANSWER_SECONDS):
             return process.pid, chosen
     raise DeviceError("the board's sshd does not answer")
-
-
-def _free_port(wish: int | None) -> int:
-    for port in (wish or 0, 0):
-        try:
-            with socket.create_server((HOST, port)) as listener:
-                return int(listener.getsockname()[1])
-        except OSError:
-            continue
-    raise DeviceError("no free port on loopback")
-
-
-def _answers(process: subprocess.Popen[bytes], port: int) -> bool:
-    """False when sshd ends first: another process may have taken the port in between."""
-    deadline = time.monotonic() + _ANSWER_SECONDS
-    while time.monotonic() < deadline and process.poll() is None:
-        try:
-            with socket.create_connection((HOST, port), 5) as connection:
-                if connection.recv(4) == b"SSH-" and process.poll() is None:
-                    return True
-        except OSError:
-            time.sleep(0.02)
-    process.kill()
-    process.wait()
-    return False
 
 
 def _watch(sshd: int, port: int, proc: Path, deadline: float | None) -> None:

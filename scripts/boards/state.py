@@ -3,8 +3,8 @@
 STATE/lock            locked while the board is changed
 STATE/held            locked while it runs
 STATE/keys/           client key and host key, made once
-STATE/home/           the board user's home, kept from run to run
-STATE/run/board.json  there while the board is up; beside it ssh_config, known_hosts, log, cpuinfo, sys/
+STATE/home/           the board user's home, kept from run to run; of a machine with a disk of its own STATE/disk/
+STATE/run/board.json  there while the board is up; beside it ssh_config, known_hosts, log, and what its form needs
 """
 
 from __future__ import annotations
@@ -14,13 +14,11 @@ import hashlib
 import json
 import os
 import pwd
-import shutil
 import subprocess
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from boards.kind import UID, USER, BoardKind
-from boards.servers import SERVERS
+from boards.kind import USER, BoardKind
 
 HOST = "127.0.0.1"
 
@@ -35,9 +33,10 @@ class BoardInfo:
         pid: the board's first process, as this machine counts; everything in the board ends with it.
         started: the start of that process in clock ticks since this machine's boot, so that no other is taken for it.
         boot: this machine's boot id.
-        root: the userland, read-only and shared by all boards of the kind.
-        home: the board user's home as this machine sees it.
-        sys: what the board sees as /sys; written to by tests that change governor or heat.
+        root: the userland, read-only and shared by all boards of the kind; None in a board with a disk of its own.
+        home: the board user's home as this machine sees it; None likewise.
+        sys: what the board sees as /sys; written to by tests that change governor or heat. None likewise.
+        image: the board's own disk, else None; nobody else may use it while the board is up.
     """
 
     name: str
@@ -51,10 +50,11 @@ class BoardInfo:
     pid: int
     started: int
     boot: str
-    root: str
-    home: str
-    sys: str
     log: str
+    root: str | None = None
+    home: str | None = None
+    sys: str | None = None
+    image: str | None = None
 
     def alive(self) -> bool:
         return self.boot == boot_id() and start_of(self.pid) == self.started
@@ -101,8 +101,16 @@ class State:
             return None
         return info if info.alive() else None
 
-    def write_info(self, kind: BoardKind, port: int, pid: int, root: Path) -> BoardInfo:
-        """Tell the world that the board answers: ssh_config and known_hosts first, board.json last."""
+    @property
+    def disk(self) -> Path:
+        return self.folder / "disk"
+
+    def write_info(self, kind: BoardKind, port: int, pid: int, **places: Path) -> BoardInfo:
+        """Tell the world that the board answers: ssh_config and known_hosts first, board.json last.
+
+        Args:
+            places: of `root`, `home`, `sys` and `image` those that it has.
+        """
         name = f"edgekit-{kind.name}"
         key = (self.keys / "host/ssh_host_ed25519_key.pub").read_text("ascii").split()[:2]
         known, config, identity = self.run / "known_hosts", self.run / "ssh_config", self.keys / "identity"
@@ -118,10 +126,8 @@ class State:
             pid=pid,
             started=start_of(pid) or 0,
             boot=boot_id(),
-            root=str(root),
-            home=str(self.home),
-            sys=str(self.run / "sys"),
             log=str(self.log),
+            **{name: str(path) for name, path in places.items()},
         )
         lines = [f"Host {name}", f"  HostName {HOST}", f"  Port {port}", f"  User {USER}"]
         lines += [f'  IdentityFile "{identity}"', "  IdentitiesOnly yes", f'  UserKnownHostsFile "{known}"']
@@ -132,7 +138,7 @@ class State:
         return info
 
     def prepare(self, kind: BoardKind) -> None:
-        """Make what is not there yet, and what each run has anew."""
+        """Make keys if there are none; nothing runs yet."""
         for folder in (self.keys, self.run, self.keys / "host"):
             folder.mkdir(parents=True, exist_ok=True)
         identity, host_key = self.keys / "identity", self.keys / "host/ssh_host_ed25519_key"
@@ -143,39 +149,7 @@ class State:
         authorized.write_bytes(identity.with_name("identity.pub").read_bytes())
         authorized.chmod(0o644)
         give(self.folder, self.keys, identity, self.run)
-        if not self.home.is_dir():
-            self.empty_home(kind)
         (self.run / "board.json").unlink(missing_ok=True)
-        (self.run / "cpuinfo").write_text(kind.cpuinfo, "ascii")
-        shutil.rmtree(self.run / "sys", ignore_errors=True)
-        for name, text in kind.sys.items():
-            file = self.run / "sys" / name
-            file.parent.mkdir(parents=True, exist_ok=True)
-            if text.startswith("->"):
-                file.symlink_to(text.removeprefix("->"))
-            else:
-                file.write_text(f"{text}\n", "ascii")
-
-    def empty_home(self, kind: BoardKind) -> None:
-        """The home as a new board has it: empty, but for the keys where the SSH server looks for them nowhere else.
-
-        The folder stays, because a running board has it mounted.
-        """
-        self.home.mkdir(exist_ok=True)
-        for entry in os.scandir(self.home):
-            if entry.is_dir(follow_symlinks=False):
-                shutil.rmtree(entry.path)
-            else:
-                os.unlink(entry.path)
-        os.chown(self.home, UID, UID)
-        self.home.chmod(0o755)
-        if SERVERS[kind.server].keys_at_home:
-            folder, file = self.home / ".ssh", self.home / ".ssh/authorized_keys"
-            folder.mkdir(mode=0o700)
-            file.write_bytes((self.keys / "identity.pub").read_bytes())
-            file.chmod(0o600)
-            for path in (folder, file):
-                os.chown(path, UID, UID)
 
     def last_port(self) -> int | None:
         """The port of the last run, so that a board can be found where it was."""

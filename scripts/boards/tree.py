@@ -18,7 +18,7 @@ from pathlib import Path
 
 from edgekit_runtime.errors import DeviceError, UserError
 
-from boards import repair
+from boards import repair, servers
 from boards.kind import BoardKind
 from boards.lock import Busy, locked
 
@@ -30,7 +30,7 @@ _ACQUIRE = re.compile(r"Acquire::(Check-|https?::|ForceIPv|Retries)")
 def path(kind: BoardKind, trees: Path) -> Path:
     """Where the kind's tree is, or will be."""
     recipe = hashlib.sha256(repr(kind).encode())
-    for source in (Path(__file__), Path(repair.__file__)):
+    for source in (Path(__file__), Path(repair.__file__), Path(servers.__file__), *kind.form.RECIPE):
         recipe.update(source.read_bytes())
     return trees / f"{kind.name}-{recipe.hexdigest()[:12]}"
 
@@ -49,7 +49,7 @@ def ensure(kind: BoardKind, trees: Path, say: Callable[[str], None]) -> Path:
     with locked(lock_file(tree), say=say):
         if not tree.is_dir():
             prune(kind, trees, keep=tree)
-            say(f"unpacking Debian's {kind.suite} for {kind.architecture} (about 100 MB to fetch)")
+            say(f"unpacking Debian's {kind.suite} for {kind.architecture} (100 to 200 MB to fetch)")
             _build(kind, tree)
     return tree
 
@@ -99,7 +99,7 @@ def _build(kind: BoardKind, tree: Path) -> None:
         _unpack(kind, _apt_sources(kind, lists), part)
         repair.repair(kind, part)
         _compile(kind, part)
-        os.rename(part, tree)
+        os.rename(kind.form.make(kind, part), tree)
 
 
 def _apt_sources(kind: BoardKind, folder: Path) -> list[str]:
