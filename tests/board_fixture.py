@@ -20,6 +20,7 @@ SCRIPT = Path(__file__).resolve().parents[1] / "scripts" / "board"
 # The first start unpacks the userland; a run that was killed leaves its board at most that long.
 _UP_SECONDS = 1800
 _MAX_MINUTES = 90
+NOWHERE = "/nonexistent"
 # As the run began: a test that changes HOME must not move the cache of userlands.
 _ENVIRONMENT = dict(os.environ)
 
@@ -31,7 +32,8 @@ class BoardInfo:
     Attributes:
         name: its Host in `ssh_config`, whose known_hosts holds its key.
         pid: the board's first process; everything in the board ends with it.
-        root: the userland, read-only.
+        root: the userland, read-only; `NOWHERE` in a board with a disk of its own, as home and sys are.
+        image: that disk, else `NOWHERE`.
         home: the board user's home as this machine sees it.
         sys: what the board sees as /sys: write there to change governor or heat.
     """
@@ -49,6 +51,7 @@ class BoardInfo:
     home: Path
     sys: Path
     log: Path
+    image: Path
 
     def ssh(
         self, command: str, *, timeout: float = 120, options: Sequence[str] = ()
@@ -76,9 +79,9 @@ def run_board(*arguments: str | Path, env: dict[str, str] | None = None) -> subp
 def parse_info(text: str) -> BoardInfo:
     """The JSON of `scripts/board up`."""
     answer = json.loads(text)
-    paths = {"identity_file", "ssh_config", "known_hosts", "root", "home", "sys", "log"}
+    paths = {"identity_file", "ssh_config", "known_hosts", "root", "home", "sys", "log", "image"}
     facts: dict[str, Any] = {field.name: answer[field.name] for field in fields(BoardInfo)}
-    facts.update({name: Path(facts[name]) for name in paths})
+    facts.update({name: Path(facts[name] or NOWHERE) for name in paths})
     return BoardInfo(**facts)
 
 

@@ -39,6 +39,16 @@ mount -t tmpfs -o mode=755,size=1M,ro tmpfs "$2"
 shift 2
 exec "$@"
 """
+# A home as `emulated` prepares one.
+_NEW_HOME = """\
+PATH=/usr/bin
+find ~ -mindepth 1 -delete
+mkdir ~/bin
+ln -s /usr/bin/* ~/bin/
+rm ~/bin/python*
+ln -s /usr/bin/python3 ~/bin/python3
+echo 'PATH=$HOME/bin' >~/.bashrc
+"""
 
 
 @dataclass(frozen=True)
@@ -56,14 +66,18 @@ class Shown:
     architecture: str
     cpu: str
     board: str
-    governor: str
-    temperature: float
+    governor: str | None
+    temperature: float | None
     runtime: tuple[str, str]
 
 
 EMULATED = {
     "arm64": Shown(
         "generic-aarch64", ".bashrc", "aarch64", "Cortex-A72", "Raspberry Pi 4 Model B Rev 1.4", "ondemand", 48.2,
+        ("ai_edge_litert", "2.3.0"),
+    ),
+    "vm": Shown(
+        "generic-aarch64", ".bashrc", "aarch64", "Cortex-A72", "linux,dummy-virt", None, None,
         ("ai_edge_litert", "2.3.0"),
     ),
     "armv7": Shown(
@@ -88,6 +102,7 @@ class Board:
         small: a folder of 16 MiB in the board's words, and `readonly` one where nothing can be written; None where
             this computer's user cannot mount.
         pid: its server's process on this computer.
+        stash: a folder on the same file system as its home, not in it; beside the home unless given.
     """
 
     kind: str
@@ -106,6 +121,7 @@ class Board:
     readonly: str | None
     pid: int
     prepare: Callable[[], None] = field(repr=False)
+    stash: Path | None = None
 
     @property
     def emulated(self) -> bool:
@@ -184,6 +200,9 @@ class Board:
 
     def processes(self) -> list[str]:
         """Command lines of edgekit's processes there."""
+        if self.kind == "vm":
+            lines = self.sh("/usr/bin/ps -eo args=").splitlines()
+            return [line for line in lines if self.board_root in line and "ps -eo" not in line]
         found = []
         space = _pid_namespace(self.pid)
         for folder in Path("/proc").glob("[0-9]*"):
@@ -315,10 +334,8 @@ def openssh(folder: Path) -> Iterator[Board]:
 @contextmanager
 def emulated(kind: str, folder: Path) -> Iterator[Board]:
     """The emulated board of this test run; its profile leaves NumPy to the board, as half as much is sent."""
-    info, packaged, startup = start_board(kind), EMULATED[kind].profile, EMULATED[kind].startup
-    text = (REPOSITORY / f"device_profiles/{packaged}.toml").read_text()
-    profile = folder / "own-numpy.toml"
-    profile.write_text(text.replace(f'"{packaged}"', '"own-numpy"').replace('numpy = "auto"', 'numpy = "board"'))
+    info, profile = start_board(kind), _own_numpy(kind, folder)
+    startup = EMULATED[kind].startup
     tools = info.home / "bin"
 
     def prepare() -> None:
@@ -349,6 +366,53 @@ def emulated(kind: str, folder: Path) -> Iterator[Board]:
         pid=info.pid,
         prepare=prepare,
     )
+
+
+@contextmanager
+def machine(folder: Path) -> Iterator[Board]:
+    """The board with a kernel and a disk of its own; its files are seen through its SSH server."""
+    info, view = start_board("vm"), folder / "view"
+    view.mkdir()
+    options = "attr_timeout=0,entry_timeout=0,negative_timeout=0,dir_cache=no,reconnect"
+    mount = ["sshfs", "-F", str(info.ssh_config), "-o", options, f"{info.name}:/", str(view)]
+    subprocess.run(mount, check=True, capture_output=True, timeout=60)
+
+    def prepare() -> None:
+        done = info.ssh(_NEW_HOME)
+        assert done.returncode == 0, done.stderr
+
+    try:
+        prepare()
+        yield Board(
+            kind="vm",
+            name="vm",
+            alias="vm",
+            port=info.port,
+            user=info.user,
+            identity=info.identity_file,
+            fingerprint=info.host_key_fingerprint,
+            profile=str(_own_numpy("vm", folder)),
+            home=view / "home" / info.user,
+            board_home=f"/home/{info.user}",
+            bin=view / "home" / info.user / "bin",
+            python="/usr/bin/python3",
+            small="/mnt/small",
+            readonly="/mnt/readonly",
+            pid=info.pid,
+            prepare=prepare,
+            stash=view / "var/tmp",
+        )
+    finally:
+        subprocess.run(["fusermount3", "-u", str(view)], check=False, timeout=60)
+
+
+def _own_numpy(kind: str, folder: Path) -> Path:
+    """The profile of an emulated board, but with the board's own NumPy, which must be there."""
+    packaged = EMULATED[kind].profile
+    text = (REPOSITORY / f"device_profiles/{packaged}.toml").read_text()
+    profile = folder / "own-numpy.toml"
+    profile.write_text(text.replace(f'"{packaged}"', '"own-numpy"').replace('numpy = "auto"', 'numpy = "board"'))
+    return profile
 
 
 def fingerprint(key: Path) -> str:

@@ -19,7 +19,11 @@ from tests.deploy import boards
 from tests.deploy.boards import Board, write_ssh_config
 from tests.deploy.kit import User
 
-EMULATED = tuple(pytest.param(kind, marks=pytest.mark.emulated) for kind in boards.EMULATED)
+# The machine's tests are in test_machine.py; the whole suite runs on it when `scripts/board-matrix` says so.
+_WITH_MACHINE = os.environ.get("EDGEKIT_TEST_MACHINE") == "1"
+EMULATED = tuple(
+    pytest.param(kind, marks=pytest.mark.emulated) for kind in boards.EMULATED if kind != "vm" or _WITH_MACHINE
+)
 KINDS = ("embedded", "openssh", *EMULATED)
 # Enough to see a figure; how large it is means nothing here.
 SHORT = ("--num-runs", "2", "--min-secs", "0")
@@ -136,7 +140,7 @@ def stock_of(
         again = deploy("colours", "again")
         second = deploy("light", "second")
         # Beside the board's home, so that it can be made of hard links.
-        kept = board.home.parent / f"stock-{os.getpid()}"
+        kept = (board.stash or board.home.parent) / f"stock-{os.getpid()}"
         _copy(board.root, kept)
         return Stock(first, again, second, kept, (before, board.packages()))
 
@@ -159,7 +163,7 @@ def stocked(board: Board, stock: Stock) -> Board:
 
 
 def _emulated(kind: str, folders: pytest.TempPathFactory) -> AbstractContextManager[Board]:
-    return boards.emulated(kind, folders.mktemp(kind))
+    return boards.machine(folders.mktemp(kind)) if kind == "vm" else boards.emulated(kind, folders.mktemp(kind))
 
 
 def _copy(source: Path, target: Path) -> None:
