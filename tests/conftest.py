@@ -50,7 +50,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def _group(item: pytest.Item) -> str:
     """Tests that go to one process when there are several: they share a board, or what their file makes."""
     parameters: dict[str, object] = getattr(getattr(item, "callspec", None), "params", {})
-    kind = parameters.get("board", "arm64" if "emulated" in item.keywords else None)
+    mark = item.get_closest_marker("emulated")
+    kind = parameters.get("board", mark and (mark.args or ("arm64",))[0])
     return f"board-{kind}" if isinstance(kind, str) else item.path.name
 
 

@@ -49,11 +49,12 @@ def output(board: BoardInfo, command: str) -> str:
 class OwnBoard:
     """A board that a test may start and stop; the userland is the cached one."""
 
-    def __init__(self, state: Path) -> None:
+    def __init__(self, state: Path, kind: str) -> None:
         self.state = state
+        self.kind = kind
 
     def run(self, verb: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-        return run_board(verb, "arm64", "--state", self.state, *arguments)
+        return run_board(verb, self.kind, "--state", self.state, *arguments)
 
     def up(self, *arguments: str) -> BoardInfo:
         done = self.run("up", "--json", "--max-minutes", "10", *arguments)
@@ -66,8 +67,21 @@ def arm64() -> BoardInfo:
     return start_board("arm64")
 
 
+@pytest.fixture(scope="session")
+def armv7() -> BoardInfo:
+    return start_board("armv7")
+
+
+@pytest.fixture(scope="session")
+def vm() -> BoardInfo:
+    return start_board("vm")
+
+
 @pytest.fixture
-def own(tmp_path: Path, arm64: BoardInfo) -> Iterator[OwnBoard]:
-    board = OwnBoard(tmp_path / "state")
+def own(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[OwnBoard]:
+    """Of the kind that the test's mark names."""
+    (kind,) = request.node.get_closest_marker("emulated").args or ("arm64",)
+    start_board(kind)  # or the test is skipped where there can be none
+    board = OwnBoard(tmp_path / "state", kind)
     yield board
     board.run("down")
