@@ -33,7 +33,10 @@ _TICK_SECONDS = 0.5
 
 def needs(kind: BoardKind) -> dict[str, bool]:
     """The Debian packages that it takes, and whether they are here."""
-    return {"qemu-user-static": Path(f"/usr/lib/binfmt.d/{kind.emulator}.conf").is_file()}
+    found = {"qemu-user-static": Path(f"/usr/lib/binfmt.d/{kind.emulator}.conf").is_file()}
+    if kind.busybox:
+        found["busybox-static"] = shutil.which("busybox") is not None  # names the tools that `repair` links
+    return found
 
 
 def make(_kind: BoardKind, tree: Path) -> Path:

@@ -22,8 +22,9 @@ needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root gets that f
 def test_needs_lists_packages() -> None:
     done = run_board("needs")
     assert done.returncode == 0
+    userland = ["mmdebstrap", "openssh-client", "qemu-user-static", "busybox-static"]
     machine = ["cpio", "dosfstools", "e2fsprogs", "fdisk", "kmod", "mtools", "qemu-system-arm"]
-    assert done.stdout.split() == ["mmdebstrap", "openssh-client", "qemu-user-static", *machine]
+    assert done.stdout.split() == [*userland, *machine]
 
 
 def test_status_says_what_is_up(arm64: BoardInfo) -> None:
@@ -77,7 +78,11 @@ def test_missing_packages_are_named(tmp_path: Path) -> None:
     assert done.returncode == 2
     assert "Debian packages are missing: mmdebstrap openssh-client" in done.stderr
     assert "apt-get install mmdebstrap openssh-client" in done.stderr
+    assert "busybox" not in done.stderr
     assert not (tmp_path / "state").exists()
+    done = run_board("up", "armv7", "--state", tmp_path / "state", env={"PATH": str(tools), "HOME": str(tmp_path)})
+    assert done.returncode == 2
+    assert "busybox-static" in done.stderr
 
 
 def with_apt(folder: Path, settings: str) -> dict[str, str]:
