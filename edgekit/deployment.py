@@ -10,7 +10,7 @@ from pathlib import Path
 from edgekit_runtime.benchreport import BenchReport
 
 from edgekit import board as boards
-from edgekit.board import Board, PushResult, Status
+from edgekit.board import Board, FirstBoot, PushResult, Status
 from edgekit.bundles import bundle, packing
 from edgekit.conversion.convert import convert
 from edgekit.conversion.record import Conversion, Files
@@ -39,7 +39,10 @@ class Prepared:
 
 @dataclass(frozen=True)
 class Deployment:
-    """A release on a board, measured. `float_bench` is the float model's on the same board, if it was asked for."""
+    """A release on a board, measured. `float_bench` is the float model's on the same board, if it was asked for.
+
+    On a mounted root file system nothing is measured: `bench` is None, `first_boot` says what activates the release.
+    """
 
     board: str
     release: str
@@ -47,8 +50,9 @@ class Deployment:
     validation: Validation
     push: PushResult
     status: Status
-    bench: BenchReport
+    bench: BenchReport | None
     float_bench: BenchReport | None
+    first_boot: FirstBoot | None = None
 
 
 def prepare(
@@ -109,8 +113,9 @@ def deliver(
     with_float: bool = True,
     progress: Progress | None = None,
 ) -> Deployment:
-    """Push, activate and measure. Raises DeviceError and CheckFailed as its steps do; a board that refuses the
-    release keeps the one it had.
+    """Push, activate and measure; on a mounted root file system push, and leave activation to its first boot.
+
+    Raises DeviceError and CheckFailed as its steps do; a board that refuses the release keeps the one it had.
     """
     told = progress or _nobody
     made = bundle.open_bundle(prepared.bundle)
@@ -119,6 +124,18 @@ def deliver(
     told("check and activate", 0, 1)
     status = boards.activate(board, pushed.release_id)
     told("check and activate", 1, 1)
+    if not board.transport.runs:
+        return Deployment(
+            board.name,
+            pushed.release_id,
+            prepared.conversion,
+            prepared.validation,
+            pushed,
+            status,
+            None,
+            None,
+            boards.first_boot(board),
+        )
     told("measure", 0, 1 + with_float)
     measured = boards.bench(board)
     told("measure", 1, 1 + with_float)
@@ -139,9 +156,12 @@ def _nobody(_stage: str, _done: int, _total: int) -> None:
 def judge(deployment: Deployment, profile: DeviceProfile) -> None:
     """Hold the figures of the board to the profile's budgets. Raises CheckFailed; the release stays current.
 
-    Latency is the median, and judged only where the times are valid; memory is the process's peak.
+    Latency is the median, and judged only where the times are valid; memory is the process's peak. What was not
+    measured is not judged.
     """
     report = deployment.bench
+    if report is None:
+        return
     failures = []
     limit, median = profile.max_latency_ms, report.latency.median_ms
     if limit is not None and report.validity.valid and median > limit:

@@ -51,7 +51,7 @@ def _group(item: pytest.Item) -> str:
     """Tests that go to one process when there are several: they share a board, or what their file makes."""
     parameters: dict[str, object] = getattr(getattr(item, "callspec", None), "params", {})
     mark = item.get_closest_marker("emulated")
-    kind = parameters.get("board", mark and (mark.args or ("arm64",))[0])
+    kind = parameters.get("board") or parameters.get("sd") or (mark and (mark.args or ("arm64",))[0])
     return f"board-{kind}" if isinstance(kind, str) else item.path.name
 
 

@@ -12,10 +12,12 @@ from edgekit.board.errors import (
     Locked,
     NoPreviousRelease,
     NothingFits,
+    NotRunning,
     PythonMissing,
     UnknownRelease,
 )
 from edgekit.board.facts import BoardFacts, Mismatch, facts, mismatches, require_match
+from edgekit.board.firstboot import FirstBoot, first_boot
 from edgekit.board.measure import bench, bench_file, run_runtime, runtime_error
 from edgekit.board.predict import Answer, current_preprocess, frames, predict
 from edgekit.board.probe import Probe, probe
@@ -31,9 +33,11 @@ __all__ = [
     "BoardRelease",
     "CheckRejected",
     "Damaged",
+    "FirstBoot",
     "Locked",
     "Mismatch",
     "NoPreviousRelease",
+    "NotRunning",
     "NothingFits",
     "Probe",
     "PushResult",
@@ -48,6 +52,7 @@ __all__ = [
     "current_manifest",
     "current_preprocess",
     "facts",
+    "first_boot",
     "frames",
     "mismatches",
     "open_board",

@@ -10,6 +10,7 @@ from edgekit_runtime.manifest import MANIFEST, Manifest
 
 from edgekit.board.answers import bad, is_sha256, number
 from edgekit.board.errors import NoPreviousRelease, UnknownRelease
+from edgekit.board.firstboot import install_unit, require_running
 from edgekit.board.session import Board
 
 STATES = ("IDLE", "RECEIVING", "STAGED", "CANARY", "TRIAL", "COMMITTED", "ROLLED_BACK")
@@ -27,7 +28,10 @@ class BoardRelease:
 
 @dataclass(frozen=True)
 class Status:
-    """What a board has. `locked` says who is at work there now; sizes in KiB."""
+    """What a board has. `pending` is what its next boot checks and activates, after `starts` attempts so far.
+
+    `locked` says who is at work there now; sizes in KiB.
+    """
 
     state: str
     current: BoardRelease | None
@@ -39,6 +43,7 @@ class Status:
     releases: tuple[BoardRelease, ...]
     store_kb: int
     free_kb: int
+    pending: BoardRelease | None = None
     locked: str | None = None
 
 
@@ -50,10 +55,14 @@ def status(board: Board) -> Status:
 def activate(board: Board, release_id: str | None = None, *, on_stderr: Callable[[str], None] | None = None) -> Status:
     """Check the release on the board and make it current. None takes the newest staged; an id may be shortened.
 
+    A mounted root file system cannot check anything: there the release is left to the next boot, as `pending`.
     `on_stderr` hears the lines of the check. Doing it again changes nothing. Raises CheckRejected (the old release
     stays current), UnknownRelease, Damaged, Locked, PythonMissing.
     """
     words = () if release_id is None else (release_id,)
+    if not board.transport.runs:
+        install_unit(board)
+        return parse(board.call("defer", *words))
     return parse(board.call("activate", *words, timeout=_CHECK_SECONDS, on_stderr=on_stderr))
 
 
@@ -70,6 +79,7 @@ def rollback(board: Board) -> Status:
 
 def check(board: Board, release_id: str | None = None) -> dict[str, str]:
     """Run the release's own check on the board, and change nothing else; what it found. Raises as `activate`."""
+    require_running(board, "check a release")
     words = () if release_id is None else (release_id,)
     return dict(board.call("check", *words, timeout=_CHECK_SECONDS))
 
@@ -107,6 +117,7 @@ def parse(lines: Sequence[tuple[str, str]]) -> Status:
         releases=tuple(_named(value) for key, value in lines if key == "release"),
         store_kb=number(answer, "store_kb"),
         free_kb=number(answer, "free_kb"),
+        pending=_release(answer, "pending"),
         locked=answer.get("locked"),
     )
 

@@ -25,6 +25,10 @@ class CheckRejected(CheckFailed):
     """The release did not pass its check on the board; the board keeps the release it had. Field `reason`."""
 
 
+class NotRunning(UserError):
+    """The board is a mounted root file system, and what was asked for needs one that runs."""
+
+
 class NoPreviousRelease(CheckFailed):
     """There is nothing to roll back to."""
 

@@ -16,6 +16,7 @@ from edgekit.board.session import Board
 from edgekit.profiles import hostfacts
 from edgekit.profiles.profile import DeviceProfile
 from edgekit.runtimes import resolve
+from edgekit.transport import DIRECTORY, DirectoryTransport
 
 _NAMES = {"arm64": "aarch64", "amd64": "x86_64", "armv8l": "armv7l"}
 
@@ -83,7 +84,11 @@ class Mismatch:
 
 
 def facts(board: Board) -> BoardFacts:
-    """Ask the board; changes nothing there. Raises DeviceError."""
+    """Ask the board, or read the files of a mounted one; changes nothing there. Raises DeviceError."""
+    if isinstance(board.transport, DirectoryTransport):
+        from edgekit.board.treefacts import tree_facts
+
+        return tree_facts(board.transport)
     return parse(board.ask("facts"))
 
 
@@ -209,7 +214,10 @@ def _hint(differences: Sequence[Mismatch], board: str) -> str:
             "install such a NumPy on the board (Debian: python3-numpy), or say "
             'numpy = "auto" in the profile: then one is sent, if there is one for the board'
         )
-    return f"'edgekit probe {board} -o my-board.toml' writes its profile; 'edgekit profiles list' shows those there are"
+    listed = "'edgekit profiles list' shows those there are"
+    if board.startswith(DIRECTORY):
+        return listed
+    return f"'edgekit probe {board} -o my-board.toml' writes its profile; {listed}"
 
 
 def _clusters(runs: Sequence[str]) -> tuple[str, ...]:

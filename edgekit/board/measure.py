@@ -13,6 +13,7 @@ from edgekit_runtime.benchreport import BenchReport
 
 from edgekit.board.control import status
 from edgekit.board.errors import UnknownRelease, explain
+from edgekit.board.firstboot import require_running
 from edgekit.board.session import Board
 from edgekit.errors import CheckFailed, DeviceError, EdgekitError, UserError
 from edgekit.transport import Completed, RemotePath, TransferFailed
@@ -33,8 +34,9 @@ def run_runtime(
 ) -> Completed:
     """`edgekit-runtime ARGV` of the current release (or `release_id`) on the board, whatever its status.
 
-    Raises UnknownRelease, PythonMissing and Damaged when it cannot be started.
+    Raises UnknownRelease, PythonMissing, Damaged and NotRunning when it cannot be started.
     """
+    require_running(board, "run a release")
     words = ["exec", *([] if release_id is None else [release_id]), "--", *argv]
     done = board.start(words, stdin=stdin, timeout=timeout, on_stderr=on_stderr)
     stderr = done.stderr.decode("utf-8", "replace")
@@ -69,6 +71,7 @@ def bench_file(
 
     The runtime is that of the current release, else of the newest staged. Raises UnknownRelease when there is none.
     """
+    require_running(board, "measure a model")
     found = status(board)
     release = found.current or found.staged or next(iter(found.releases), None)
     if release is None:

@@ -16,6 +16,7 @@ from edgekit_runtime.preprocess import load_pixels
 from numpy.typing import NDArray
 
 from edgekit.board.control import current_manifest
+from edgekit.board.firstboot import require_running
 from edgekit.board.measure import run_runtime, runtime_error, temporary_folder
 from edgekit.board.session import Board
 from edgekit.errors import UserError
@@ -34,6 +35,7 @@ class Answer:
 
 def current_preprocess(board: Board) -> Preprocess:
     """How the current release wants its pictures. Raises UserError when it takes none, UnknownRelease."""
+    require_running(board, "run a release")
     spec = current_manifest(board).preprocess
     if spec is None:
         raise UserError(f"{board.name}: the current release does not take pictures")

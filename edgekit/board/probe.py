@@ -10,6 +10,7 @@ from edgekit_runtime import schema
 
 from edgekit.board.errors import NothingFits
 from edgekit.board.facts import BoardFacts, facts
+from edgekit.board.firstboot import require_running
 from edgekit.board.session import Board
 from edgekit.errors import UserError
 from edgekit.profiles import writing
@@ -57,7 +58,11 @@ class Probe:
 
 
 def probe(board: Board, name: str = "my-board") -> Probe:
-    """Look at a board, which changes nothing there, and describe it as the profile `name`. Raises DeviceError."""
+    """Look at a board, which changes nothing there, and describe it as the profile `name`.
+
+    Raises DeviceError, and NotRunning for a mounted root file system.
+    """
+    require_running(board, "be probed")
     return describe(board.name, facts(board), board.transport.server(), name)
 
 

@@ -24,7 +24,8 @@ _CHUNK = 1 << 20
 class PushResult:
     """What a push did. `reused_bytes` were on the board already, `resumed_bytes` of them from a push cut short.
 
-    Counts are of distinct contents; `seconds` is the whole push, wall clock.
+    Counts are of distinct contents; `seconds` is the whole push, wall clock. `sending` is how files travelled (see
+    `Transport`), empty when none had to.
     """
 
     release_id: str
@@ -35,6 +36,7 @@ class PushResult:
     reused_bytes: int
     resumed_bytes: int
     seconds: float
+    sending: str = ""
 
 
 def push(
@@ -73,7 +75,7 @@ def push(
             # Damaged on its way, or by another push of the same content; what is right by now is not sent again.
             if attempt == ATTEMPTS or isinstance(error, NoSpace | ReadOnlyTarget):
                 raise
-    return _result(bundle.release, sent, resumed, time.monotonic() - started)
+    return _result(bundle.release, sent, resumed, time.monotonic() - started, board.transport.sending if sent else "")
 
 
 def survey(board: Board, bundle: Bundle) -> Plan:
@@ -121,7 +123,7 @@ def _send(
         before += send.size
 
 
-def _result(release: Release, sent: dict[str, int], resumed: int, seconds: float) -> PushResult:
+def _result(release: Release, sent: dict[str, int], resumed: int, seconds: float, sending: str) -> PushResult:
     sizes = {member.sha256: member.size for member in release.members}
     sent_bytes = sum(sent.values())
     return PushResult(
@@ -133,6 +135,7 @@ def _result(release: Release, sent: dict[str, int], resumed: int, seconds: float
         reused_bytes=max(0, sum(sizes.values()) - sent_bytes),
         resumed_bytes=resumed,
         seconds=seconds,
+        sending=sending,
     )
 
 

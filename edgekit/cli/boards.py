@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from edgekit_runtime import schema
 
 from edgekit import board, transport
 from edgekit.bundles import bundle
@@ -156,10 +157,13 @@ def push(
     made = bundle.open_bundle(file)
     with opened(name, ssh_config) as target, show.progress() as update:
         sent = board.push(target, made, progress=lambda done, total: update("push", done, total))
+        planned = None if target.transport.runs else board.first_boot(target)
     if json:
         show.data(sent)
         return
     show_push(name, sent)
+    if planned is not None:
+        show.say(f"it is in {planned.root}, which belongs to {planned.user} (uid {planned.uid})")
     show.next_step("edgekit", "activate", name, show.short(sent.release_id))
 
 
@@ -169,14 +173,15 @@ def activate(
     ssh_config: options.SshConfig = None,
     json: show.Json = False,
 ) -> None:
-    """Check a staged release on the board and, if it passes, make it the current one."""
+    """Check a staged release on the board and, if it passes, make it the current one.
+
+    On a mounted root file system (dir:FOLDER) nothing can be checked: there its next boot does it.
+    """
     with opened(name, ssh_config) as target:
         found = board.activate(target, release, on_stderr=_pass_on)
-    if json:
-        show.data(found)
-        return
-    show_status(name, found)
-    show.next_step("edgekit", "bench", name)
+        planned = None if target.transport.runs else board.first_boot(target)
+    if _show_found(name, found, planned, json=json):
+        show.next_step("edgekit", "bench", name)
 
 
 def status(
@@ -187,10 +192,9 @@ def status(
     """Show the releases on a board and which one is current."""
     with opened(name, ssh_config) as target:
         found = board.status(target)
-    if json:
-        show.data(found)
+        planned = None if target.transport.runs else board.first_boot(target)
+    if not _show_found(name, found, planned, json=json):
         return
-    show_status(name, found)
     if found.current is not None:
         show.next_step("edgekit", "bench", name)
     elif found.staged is not None:
@@ -207,11 +211,25 @@ def rollback(
     """Make the previous release the current one again."""
     with opened(name, ssh_config) as target:
         found = board.rollback(target)
+        planned = None if target.transport.runs else board.first_boot(target)
+    if _show_found(name, found, planned, json=json):
+        show.next_step("edgekit", "bench", name)
+
+
+def _show_found(name: str, found: board.Status, planned: board.FirstBoot | None, *, json: bool) -> bool:
+    """Show the state; whether the next step is still to be told."""
     if json:
-        show.data(found)
-        return
+        plain = schema.plain(found)
+        show.data(plain if planned is None else {**plain, "first_boot": schema.plain(planned)})
+        return False
     show_status(name, found)
-    show.next_step("edgekit", "bench", name)
+    if planned is None:
+        return True
+    if found.pending is None and found.staged is not None:
+        show.next_step("edgekit", "activate", name)
+    else:
+        show_first_boot(found, planned)
+    return False
 
 
 def embedded() -> None:
@@ -241,6 +259,8 @@ def show_push(name: str, sent: board.PushResult) -> None:
         f"{sent.sent_files} files, {show.size(sent.reused_bytes)} in {sent.reused_files} files were there "
         f"({sent.seconds:.1f} s)"
     )
+    if sent.sending == "cat":
+        show.say(f"{name} has no SFTP, so files went through its cat; they are hashed on the board all the same")
 
 
 def show_status(name: str, found: board.Status) -> None:
@@ -251,11 +271,12 @@ def show_status(name: str, found: board.Status) -> None:
             ("staged", found.staged),
             ("previous", found.previous),
             ("trial", found.trial),
+            ("pending", found.pending),
             ("current", found.current),
         )
         if release is not None
     }
-    order = ("current", "trial", "previous", "staged", "kept")
+    order = ("current", "trial", "pending", "previous", "staged", "kept")
     rows = [(show.short(release.id), release.name, roles.get(release.id, "kept")) for release in found.releases]
     rows.sort(key=lambda row: order.index(row[2]))
     if rows:
@@ -265,3 +286,23 @@ def show_status(name: str, found: board.Status) -> None:
     show.line(f"store {show.size(found.store_kb * 1024)}, free {show.size(found.free_kb * 1024)}")
     if found.locked:
         show.say(f"at work now: {found.locked}")
+
+
+def show_first_boot(found: board.Status, planned: board.FirstBoot) -> None:
+    """What the next boot will do, and how to take the card out."""
+    if found.pending is not None:
+        by = planned.unit or "the system"
+        show.say(
+            f"the next boot checks {show.short(found.pending.id)} and, if it passes, makes it current "
+            f"({by}, as {planned.user}); until then the board keeps what it has"
+        )
+        if planned.unit is None:
+            show.say(
+                f"it has no systemd, so nothing does that yet: at each boot run, as {planned.user}: {planned.command}",
+                label="warning:",
+                style="yellow",
+            )
+    if os.path.ismount(planned.folder):
+        show.next_step("umount", planned.folder)
+    else:
+        show.next_step("edgekit", "status", f"dir:{planned.folder}")

@@ -14,7 +14,7 @@ from edgekit import board as boards
 from edgekit import deployment, transport
 from edgekit.cli import files, fleet, options, show
 from edgekit.cli.bench import show_bench
-from edgekit.cli.boards import opened, show_push
+from edgekit.cli.boards import opened, show_first_boot, show_push
 from edgekit.cli.help import Command
 from edgekit.cli.models import show_conversion, show_validation
 from edgekit.deployment import Deployment, Prepared
@@ -131,6 +131,9 @@ def _finish_one(
     if json:
         show.data(_plain(done, prepared, pages[done.board]))
         return
+    if done.first_boot is not None:
+        show_first_boot(done.status, done.first_boot)
+        return
     show.next_step("edgekit", "run", done.board, "PICTURE")
     show.next_step("edgekit", "rollback", done.board)
 
@@ -197,6 +200,9 @@ def _show_prepared(prepared: Prepared, facts: DeviceProfile, *, held_out: bool) 
 
 def _show_delivered(done: Deployment) -> None:
     show_push(done.board, done.push)
+    if done.bench is None:
+        show.line("not measured: nothing of the board runs here")
+        return
     both = [(done.bench, "INT8"), *([(done.float_bench, "FP32")] if done.float_bench else [])]
     show_bench([report for report, _ in both], [kind for _, kind in both])
 

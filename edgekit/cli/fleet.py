@@ -73,7 +73,10 @@ def show_boards(outcomes: Sequence[Outcome[Deployment]], reports: dict[str, Path
             rows.append((item.board, state, None, None, None, None))
             continue
         done = item.value
-        median = f"{done.bench.latency.median_ms:.3f}" if done.bench.validity.valid else "not valid"
+        if done.bench is None:
+            median = "not measured"
+        else:
+            median = f"{done.bench.latency.median_ms:.3f}" if done.bench.validity.valid else "not valid"
         rows.append(
             (item.board, state, show.short(done.release), show.size(done.push.sent_bytes), median, reports[item.board])
         )

@@ -19,8 +19,8 @@ app = typer.Typer(
     cls=Group,
     help=(
         "From a trained TensorFlow model to a measured INT8 release on an ARM Linux board.\n\n"
-        "A BOARD is an SSH destination (user@host, user@host:port, an alias of ~/.ssh/config) or 'embedded', "
-        "a board that edgekit runs on this computer. Start with: edgekit demo"
+        "A BOARD is an SSH destination (user@host, user@host:port, an alias of ~/.ssh/config), 'embedded', "
+        "a board that edgekit runs on this computer, or dir:FOLDER, a mounted card. Start with: edgekit demo"
     ),
     epilog=(
         "Results go to standard output (--json for programs), talk to standard error. "

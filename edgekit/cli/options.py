@@ -25,7 +25,7 @@ BoardName = Annotated[
     str,
     typer.Argument(
         metavar="BOARD",
-        help="user@host, user@host:port, an ssh alias, or 'embedded'.",
+        help="user@host, user@host:port, an ssh alias, 'embedded', or dir:FOLDER (a mounted root file system).",
         autocompletion=complete.boards,
     ),
 ]
@@ -33,7 +33,7 @@ BoardNames = Annotated[
     list[str],
     typer.Argument(
         metavar="BOARD...",
-        help="user@host, user@host:port, an ssh alias, or 'embedded'; several are deployed to side by side.",
+        help="user@host, user@host:port, an ssh alias, 'embedded', or dir:FOLDER; several are deployed to at once.",
         autocompletion=complete.boards,
     ),
 ]

@@ -9,6 +9,7 @@ from typing import Any
 
 from edgekit_runtime.benchreport import BenchReport
 
+from edgekit.board import FirstBoot
 from edgekit.deployment import Deployment
 
 _STYLE = """
@@ -25,23 +26,23 @@ _COLORS = ("#3b7dd8", "#2d9d78", "#d9822b", "#8957c9")
 
 def render(deployment: Deployment, *, sheet: bytes | None = None) -> str:
     """The page. `sheet` is a PNG of pictures with predictions."""
+    bench = deployment.bench
     title = f"{deployment.conversion.name} on {deployment.board}"
     parts = [
         f"<h1>{escape(title)}</h1>",
         f"<small>release {deployment.release[:12]} &middot; profile {escape(deployment.conversion.profile)} &middot; "
-        f"{escape(deployment.bench.environment.runtime or '')}</small>",
-        *_validity(deployment.bench),
+        f"{escape(bench.environment.runtime or '') if bench else 'not measured'}</small>",
+        *(_validity(bench) if bench else _not_measured(deployment.first_boot)),
         "<h2>FP32 against INT8</h2>",
         _comparison(deployment),
     ]
-    emulated = deployment.bench.environment.emulated
-    if not emulated:
-        parts += ["<h2>Where the time went</h2>", *_stages(deployment.bench)]
+    if bench and not bench.environment.emulated:
+        parts += ["<h2>Where the time went</h2>", *_stages(bench)]
     if sheet:
         data = base64.b64encode(sheet).decode("ascii")
         parts += ["<h2>Predictions from the board</h2>", f'<img alt="predictions" src="data:image/png;base64,{data}">']
-    if not emulated:
-        parts += ["<h2>Latency on the board</h2>", _latency(deployment)]
+    if bench and not bench.environment.emulated:
+        parts += ["<h2>Latency on the board</h2>", _latency(bench, deployment.float_bench)]
     parts += ["<h2>Circumstances</h2>", _environment(deployment)]
     body = "\n".join(parts)
     return (
@@ -63,6 +64,11 @@ def _validity(bench: BenchReport) -> list[str]:
     return lines + [f'<p class="warn">{escape(warning)}</p>' for warning in bench.validity.warnings]
 
 
+def _not_measured(planned: FirstBoot | None) -> list[str]:
+    by = f" by {planned.unit}" if planned and planned.unit else ""
+    return [f'<p class="warn">Not measured: the release is checked and activated at the next boot{escape(by)}.</p>']
+
+
 def _comparison(deployment: Deployment) -> str:
     result = deployment.validation
     rows: list[tuple[Any, ...]] = [
@@ -80,8 +86,9 @@ def _comparison(deployment: Deployment) -> str:
     for output in result.outputs:
         sqnr = "exact" if output.sqnr_db is None else f"{output.sqnr_db:.1f} dB"
         rows.append((f"output {output.output}: cosine, SQNR", "", f"{output.cosine:.4f}", sqnr))
-    if deployment.float_bench and not deployment.bench.environment.emulated:
-        slow, fast = deployment.float_bench.latency.median_ms, deployment.bench.latency.median_ms
+    bench = deployment.bench
+    if deployment.float_bench and bench and not bench.environment.emulated:
+        slow, fast = deployment.float_bench.latency.median_ms, bench.latency.median_ms
         rows.append(("median on the board, ms", f"{slow:.3f}", f"{fast:.3f}", f"{slow / fast:.2f}x"))
     host = result.latency
     rows.append(
@@ -114,10 +121,10 @@ def _stages(bench: BenchReport) -> list[str]:
     return [f'<div class="bar">{bars}</div>', f"<p>{keys}</p>"]
 
 
-def _latency(deployment: Deployment) -> str:
-    reports = [("INT8", deployment.bench)]
-    if deployment.float_bench:
-        reports.insert(0, ("FP32", deployment.float_bench))
+def _latency(bench: BenchReport, float_bench: BenchReport | None) -> str:
+    reports = [("INT8", bench)]
+    if float_bench:
+        reports.insert(0, ("FP32", float_bench))
     keys = (
         "init_ms", "first_ms", "warmup_avg_ms", "min_ms", "median_ms", "avg_ms", "p90_ms", "p99_ms", "max_ms", "std_ms"
     )  # fmt: skip
@@ -138,7 +145,7 @@ def _environment(deployment: Deployment) -> str:
     from edgekit_runtime import schema
 
     bench = deployment.bench
-    facts = {**schema.plain(bench.environment), **schema.plain(bench.sensors_after)}
+    facts = {**schema.plain(bench.environment), **schema.plain(bench.sensors_after)} if bench else {}
     rows = [(key, ", ".join(map(str, value)) if isinstance(value, list) else value) for key, value in facts.items()]
     push = deployment.push
     rows.append(("sent to the board", f"{push.sent_bytes} bytes in {push.sent_files} files"))

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 from edgekit.errors import UserError
 from edgekit.transport.address import EMBEDDED, Address, parse_address
 from edgekit.transport.base import Completed, RemotePath, Server, Transport
+from edgekit.transport.directory import PREFIX as DIRECTORY
+from edgekit.transport.directory import DirectoryTransport, open_directory
 from edgekit.transport.errors import (
     AuthenticationFailed,
     ChangedHostKey,
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
     from edgekit.transport.dial import Timeouts
 
 __all__ = [
+    "DIRECTORY",
     "EMBEDDED",
     "Address",
     "AuthenticationFailed",
@@ -39,6 +42,7 @@ __all__ = [
     "CommandNotRun",
     "CommandTimeout",
     "Completed",
+    "DirectoryTransport",
     "HostKey",
     "HostKeyError",
     "LinkLost",
@@ -72,6 +76,8 @@ def connect(
 ) -> Transport:
     """Connect to BOARD and log in; `embedded` is started in this process unless one runs already.
 
+    `dir:FOLDER` is a root file system that is mounted there; see `DirectoryTransport`.
+
     Args:
         ask: shows a prompt and gives the passphrase or password typed; None: nobody is asked.
         config: ssh config instead of `$EDGEKIT_SSH_CONFIG` or `~/.ssh/config`.
@@ -80,6 +86,8 @@ def connect(
         UserError: BOARD or the ssh config is wrong.
         DeviceError: Unreachable, UnknownHostKey, ChangedHostKey, RevokedHostKey, AuthenticationFailed, LinkLost.
     """
+    if board.startswith(DIRECTORY):
+        return open_directory(board)
     from edgekit.transport.ssh import open_ssh
 
     if board != EMBEDDED:
@@ -108,6 +116,7 @@ def host_key(
     Raises:
         UserError, DeviceError: as `connect`, about reaching the board.
     """
+    _require_ssh(board)
     from edgekit.transport.ssh import fetch_host_key
 
     if board != EMBEDDED:
@@ -164,9 +173,15 @@ def install_key(
         UserError: BOARD is `embedded`, which has its own key.
         DeviceError: as `connect`.
     """
+    _require_ssh(board)
     if board == EMBEDDED:
         raise UserError("the embedded board has a key of its own", board=board)
     from edgekit.transport.config import resolve
     from edgekit.transport.enroll import install
 
     return install(resolve(board, config), ask=ask, timeouts=timeouts)
+
+
+def _require_ssh(board: str) -> None:
+    if board.startswith(DIRECTORY):
+        raise UserError(f"{board} is a folder of this computer: there is no key to trust", board=board)

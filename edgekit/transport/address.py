@@ -57,6 +57,6 @@ def parse_port(port: str, where: str) -> int:
 def _bad(text: str, why: str) -> UserError:
     return UserError(
         f"not a board: {text!r} ({why})",
-        hint="a BOARD is user@host, user@host:port, [ipv6]:port, an alias of ~/.ssh/config, or embedded",
+        hint="a BOARD is user@host, user@host:port, [ipv6]:port, an alias of ~/.ssh/config, embedded, or dir:FOLDER",
         board=text,
     )

@@ -114,12 +114,16 @@ class Transport(ABC):
 
     Attributes:
         name: the board as the user typed it.
+        runs: whether the board's own programs can be run.
+        sending: how files travel: `sftp`, `cat` or `copy`; empty until the first has.
     """
 
+    runs: ClassVar[bool] = True
     foreign: ClassVar[tuple[type[BaseException], ...]] = (OSError, EOFError)
 
     def __init__(self, name: str) -> None:
         self.name = name
+        self.sending = ""
 
     def run(
         self,

@@ -59,7 +59,6 @@ class SshTransport(Transport):
         self._on_close = on_close
         self._sftp: Sftp | None = None
         self._one_file = threading.Lock()  # answers of an SFTP conversation have one reader
-        self.sending = ""
         self.why_cat = ""
 
     def _server(self) -> Server:

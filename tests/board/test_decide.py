@@ -265,7 +265,7 @@ def test_facts_that_cannot_be_are_refused(key: str, value: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("key", "value"), [("state", "FINE"), ("current", "abc name"), ("starts", "many"), ("free_kb", "")]
+    ("key", "value"), [("state", "FINE"), ("current", "abc name"), ("starts", "many"), ("free_kb", ""), ("pending", "")]
 )
 def test_a_status_that_cannot_be_is_refused(key: str, value: str) -> None:
     good = {
@@ -274,6 +274,7 @@ def test_a_status_that_cannot_be_is_refused(key: str, value: str) -> None:
         "previous": "- -",
         "trial": "- -",
         "staged": f"{A} m",
+        "pending": f"{A} m",
         "starts": "0",
         "counter": "0",
         "store_kb": "1",

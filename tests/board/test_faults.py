@@ -85,6 +85,8 @@ def boards(
     staged.ok("stage", new.release.id)
     active = copy(staged, folder / "active")
     active.ok("activate", new.release.id)
+    deferred = copy(staged, folder / "deferred")
+    deferred.ok("defer", new.release.id)
     crowded = copy(active, folder / "crowded")
     crowded.stage(small("third"))
     crowded.stage(small("fourth"))
@@ -94,17 +96,19 @@ def boards(
         "activate": (staged, *ids),
         "rollback": (active, *ids),
         "gc": (crowded, *ids),
+        "boot": (deferred, *ids),
     }
 
 
 @needs_ptrace
-@pytest.mark.parametrize("command", ["stage", "activate", "rollback", "gc"])
+@pytest.mark.parametrize("command", ["stage", "activate", "rollback", "gc", "boot"])
 def test_a_cut_before_any_change_leaves_the_old_release_or_the_new(
     boards: dict[str, tuple[Program, str, str]], tmp_path: Path, command: str
 ) -> None:
     template, old, new = boards[command]
     words = {"stage": ("stage", new), "activate": ("activate", new), "rollback": ("rollback", new), "gc": ("gc",)}
-    expected = {"stage": old, "activate": new, "rollback": old, "gc": new}[command]
+    words["boot"] = ("boot",)
+    expected = {"stage": old, "activate": new, "rollback": old, "gc": new, "boot": new}[command]
     whole = copy(template, tmp_path / "board")
     total, status = traced(whole, 0, *words[command])
     assert status == 0

@@ -203,6 +203,82 @@ def test_activation_needs_a_staged_release(program: Program, one: Bundle, two: B
     program.ok("activate", one.release.id[:12])
 
 
+def test_a_release_can_be_left_to_the_next_boot(program: Program, one: Bundle, two: Bundle, tmp_path: Path) -> None:
+    program.activate(one)
+    values = program.ok("defer", program.stage(two)[:12])
+    pending = f"{two.release.id} trees"
+    assert (values["state"], values["pending"], values["current"]) == ("STAGED", pending, f"{one.release.id} trees")
+    program.stage(releases.make(tmp_path, "three"))
+    program.ok("gc")
+    assert program.ok("status")["pending"] == pending
+
+    values = program.ok("boot")
+    assert (values["state"], values["current"], values["pending"]) == ("COMMITTED", pending, "- -")
+    assert values["previous"] == f"{one.release.id} trees"
+    steps = [line.split("\t")[5] for line in (program.root / "journal").read_text().splitlines()]
+    assert steps[-3:] == ["CANARY", "TRIAL", "COMMITTED"]
+    before = (program.root / "state").read_text()
+    assert "pending" not in before
+    program.ok("boot")
+    assert (program.root / "state").read_text() == before
+
+
+@pytest.mark.parametrize("order", ["rollback", "activate", "defer"])
+def test_another_order_takes_the_place_of_what_was_left_to_the_boot(
+    dash: Program, one: Bundle, two: Bundle, tmp_path: Path, order: str
+) -> None:
+    dash.activate(one)
+    dash.activate(two)
+    dash.ok("defer", dash.stage(releases.make(tmp_path, "three")))
+    words = {"rollback": ("rollback",), "activate": ("activate", one.release.id), "defer": ("defer", two.release.id)}
+    values = dash.ok(*words[order])
+    assert values["pending"] == "- -"
+    dash.ok("boot")
+    assert dash.current == (two if order == "defer" else one).release.id
+
+
+def test_a_release_that_refuses_itself_at_boot_is_not_tried_again(
+    program: Program, one: Bundle, rejected: Bundle
+) -> None:
+    program.activate(one)
+    program.ok("defer", program.stage(rejected))
+    answer = program("boot")
+    assert (answer.status, answer.code) == (1, "check-failed")
+    values = program.ok("status")
+    assert (values["state"], values["current"].split()[0]) == ("ROLLED_BACK", one.release.id)
+    assert (values["pending"], values["starts"]) == ("- -", "0")
+    program.ok("boot")
+    assert program.current == one.release.id
+
+
+def test_a_boot_that_always_ends_in_the_check_is_made_three_times(dash: Program, one: Bundle, tmp_path: Path) -> None:
+    dash.activate(one)
+    killer = {"runtime/edgekit_runtime/__main__.py": b"import os\nos.kill(os.getpid(), 9)\n"}
+    dash.ok("defer", dash.stage(releases.make(tmp_path, "killer", extra=killer)))
+    answers = [dash("boot") for _ in range(4)]
+    assert [answer.status for answer in answers] == [1, 1, 1, 0]
+    values = dash.ok("status")
+    assert (values["state"], values["pending"], values["current"].split()[0]) == ("ROLLED_BACK", "- -", one.release.id)
+
+
+def test_a_power_that_fails_in_each_check_does_not_fail_for_ever(dash: Program, one: Bundle, two: Bundle) -> None:
+    dash.activate(one)
+    dash.ok("defer", dash.stage(two))
+    for number in (1, 2, 3):  # what the state is when the power goes in mid-check
+        state = (dash.root / "state").read_text()
+        cut = state.replace("state STAGED", "state CANARY").replace("state ROLLED_BACK", "state CANARY")
+        cut = cut.replace("trial -", f"trial {two.release.id}").replace(f"starts {number - 1}", f"starts {number}")
+        assert cut != state
+        (dash.root / "state").write_text(cut)
+        dash.ok("init")  # the lock's holder is gone
+        assert dash.ok("status")["pending"].split()[0] == two.release.id
+    answer = dash("boot")
+    assert (answer.status, answer.code) == (1, "check-failed")
+    assert "3 starts" in answer.stderr
+    assert dash.ok("boot")["pending"] == "- -"
+    assert dash.current == one.release.id
+
+
 def test_rollback_needs_a_previous_release_and_no_python(
     program: Program, one: Bundle, two: Bundle, tmp_path: Path
 ) -> None:

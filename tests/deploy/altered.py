@@ -44,3 +44,11 @@ def golden_that_cannot_be_met(members: dict[str, bytes]) -> None:
 def runtime_that_dies(members: dict[str, bytes]) -> None:
     """The release's own code ends its process, as a crash in the interpreter would."""
     members["runtime/edgekit_runtime/check.py"] = b"import os\nos.kill(os.getpid(), 11)\n"
+
+
+def check_that_takes_its_time(members: dict[str, bytes]) -> None:
+    """Long enough for the power to go in the middle of it."""
+    path = "runtime/edgekit_runtime/check.py"
+    first = b"from __future__ import annotations\n"
+    assert first in members[path]
+    members[path] = members[path].replace(first, first + b"import time\ntime.sleep(25)\n", 1)

@@ -336,7 +336,7 @@ def openssh(folder: Path) -> Iterator[Board]:
 @contextmanager
 def emulated(kind: str, folder: Path) -> Iterator[Board]:
     """The emulated board of this test run; its profile leaves NumPy to the board, as half as much is sent."""
-    info, profile = start_board(kind), _own_numpy(kind, folder)
+    info, profile = start_board(kind), own_numpy(kind, folder)
     startup = EMULATED[kind].startup
     tools = info.home / "bin"
 
@@ -393,7 +393,7 @@ def machine(folder: Path) -> Iterator[Board]:
             user=info.user,
             identity=info.identity_file,
             fingerprint=info.host_key_fingerprint,
-            profile=str(_own_numpy("vm", folder)),
+            profile=str(own_numpy("vm", folder)),
             home=view / "home" / info.user,
             board_home=f"/home/{info.user}",
             bin=view / "home" / info.user / "bin",
@@ -408,7 +408,7 @@ def machine(folder: Path) -> Iterator[Board]:
         subprocess.run(["fusermount3", "-u", str(view)], check=False, timeout=60)
 
 
-def _own_numpy(kind: str, folder: Path) -> Path:
+def own_numpy(kind: str, folder: Path) -> Path:
     """The profile of an emulated board, but with the board's own NumPy, which must be there."""
     packaged = EMULATED[kind].profile
     text = (REPOSITORY / f"device_profiles/{packaged}.toml").read_text()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -12,8 +13,10 @@ import pytest
 from edgekit.embedded import BoardHome, EmbeddedBoard, serve
 from edgekit.transport import Transport, connect
 from edgekit.transport.dial import Timeouts
+from tests import card
 from tests.ssh_fixture import SshBoard, start_sshd
 
+SSH = ("sshd", "sshd_without_sftp", "embedded")
 SHORT = Timeouts(connect=1.5, auth=1.5, stall=1.5)
 
 
@@ -58,6 +61,14 @@ class Board:
 
 @contextmanager
 def board_of(kind: str, request: pytest.FixtureRequest, folder: Path) -> Iterator[Board]:
+    if kind == "card":
+        with card.open_folder() as place:
+            sd = card.fill(place)
+            target = sd.home / "on the board"
+            target.mkdir()
+            os.chown(target, card.UID, card.UID)
+            yield Board(lambda: connect(sd.name), target, "copy")
+        return
     if kind == "embedded":
         server: EmbeddedBoard = request.getfixturevalue("embedded")
         config, alias = folder / "ssh_config", "edgekit-embedded"
@@ -73,7 +84,7 @@ def board_of(kind: str, request: pytest.FixtureRequest, folder: Path) -> Iterato
     yield Board(lambda: connect(alias, config=config), target, sending)
 
 
-@pytest.fixture(params=["sshd", "sshd_without_sftp", "embedded"])
+@pytest.fixture(params=[*SSH, "card"])
 def board(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Board]:
     with board_of(request.param, request, tmp_path) as found:
         yield found

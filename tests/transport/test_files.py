@@ -23,7 +23,7 @@ from edgekit.transport import (
     Transport,
 )
 from tests.ssh_fixture import start_sshd
-from tests.transport.conftest import Board
+from tests.transport.conftest import SSH, Board
 
 names = st.text(st.characters(exclude_characters="\0/", codec="utf-8"), min_size=1, max_size=40).filter(
     lambda name: name not in {".", ".."} and len(name.encode()) < 200
@@ -40,7 +40,7 @@ def test_what_is_put_is_there(board: Board, link: Transport) -> None:
     assert (board.folder / "x").read_bytes() == data
     assert seen == sorted(seen)
     assert seen[-1] == len(data)
-    assert link.sending == board.sending  # type: ignore[attr-defined]  # of SshTransport
+    assert link.sending == board.sending
 
 
 @pytest.mark.parametrize("size", [0, 1, 32_256, 32_257])
@@ -106,6 +106,7 @@ def test_get_is_capped(board: Board, link: Transport) -> None:
     assert len(link.get(on_board(board, "x"), limit=100_001)) == 100_001
 
 
+@pytest.mark.parametrize("board", SSH, indirect=True)
 def test_get_takes_files_that_do_not_know_their_size(link: Transport) -> None:
     assert link.get(RemotePath("/proc/version"), limit=4096) == Path("/proc/version").read_bytes()
 
@@ -156,4 +157,4 @@ def test_a_server_whose_sftp_is_missing_falls_back_to_cat(tmp_path: Path) -> Non
     ):
         link.put(io.BytesIO(b"content"), RemotePath(str(real.root)) / "x", size=7)
         assert (real.root / "x").read_bytes() == b"content"
-        assert link.sending == "cat"  # type: ignore[attr-defined]  # of SshTransport
+        assert link.sending == "cat"
