@@ -7,7 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +17,7 @@ import pytest
 
 from tests.deploy import boards
 from tests.deploy.boards import Board, write_ssh_config
-from tests.deploy.kit import User
+from tests.deploy.kit import NOTES, User
 
 # The machine's tests are in test_machine.py; the whole suite runs on it when `scripts/board-matrix` says so.
 _WITH_MACHINE = os.environ.get("EDGEKIT_TEST_MACHINE") == "1"
@@ -27,6 +27,14 @@ EMULATED = tuple(
 KINDS = ("embedded", "openssh", *EMULATED)
 # Enough to see a figure; how large it is means nothing here.
 SHORT = ("--num-runs", "2", "--min-secs", "0")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    report = yield
+    report.user_properties += NOTES
+    NOTES.clear()
+    return report
 
 
 @dataclass(frozen=True)
@@ -100,6 +108,7 @@ def board_of(user: User, tmp_path_factory: pytest.TempPathFactory) -> Iterator[C
         def start(kind: str) -> Board:
             board = stack.enter_context(makers[kind]())
             started.append(board)
+            NOTES.append(("board", (kind, board.name, board.alias)))
             write_ssh_config(user, *started)
             for name in {board.name, board.alias}:
                 answer = user.run("trust", name, "--fingerprint", board.fingerprint)
@@ -139,6 +148,7 @@ def stock_of(
         first = deploy("colours", "first")
         again = deploy("colours", "again")
         second = deploy("light", "second")
+        NOTES.append(("sent", (kind, *(each["push"]["sent_bytes"] for each in (first, again, second)))))
         # Beside the board's home, so that it can be made of hard links.
         kept = (board.stash or board.home.parent) / f"stock-{os.getpid()}"
         _copy(board.root, kept)

@@ -14,6 +14,8 @@ import platformdirs
 
 EDGEKIT = (sys.executable, "-P", "-m", "edgekit")
 _SECONDS = 600
+# What the next report of a test says besides; `scripts/board-matrix` counts it.
+NOTES: list[tuple[str, Any]] = []
 _CACHE = os.environ.get("EDGEKIT_CACHE") or str(platformdirs.user_cache_path("edgekit"))
 
 
@@ -78,6 +80,7 @@ class User:
             check=False,
         )
         assert "Traceback" not in done.stderr, done.stderr
+        _note(done.args, done.returncode)
         return Answer(done.returncode, done.stdout, done.stderr)
 
     def do(self, *arguments: str | Path, **environment: str) -> Any:
@@ -114,4 +117,9 @@ def answer(process: subprocess.Popen[str]) -> Answer:
         stdout, stderr = process.communicate(timeout=_SECONDS)
     finally:
         process.kill()
+    _note(process.args, process.returncode)
     return Answer(process.returncode, stdout, stderr)
+
+
+def _note(argv: Any, status: int) -> None:
+    NOTES.append(("edgekit", (argv[argv.index(EDGEKIT[-1]) + 1 :], status)))
