@@ -17,7 +17,7 @@ from tests.board_fixture import BoardInfo, parse_info, run_board
 from tests.deploy import altered
 from tests.deploy.boards import own_numpy
 from tests.deploy.conftest import Models
-from tests.deploy.kit import User
+from tests.deploy.kit import NOTES, User
 
 pytestmark = pytest.mark.emulated("vm")
 _SECONDS = 300
@@ -37,6 +37,7 @@ class Machine:
             pytest.skip(f"no emulated board here: {done.stderr.strip()}")
         assert done.returncode == 0, done.stderr
         self.info = parse_info(done.stdout)
+        NOTES.append(("board", ("vm", self.info.name)))
         return self.info
 
     def stop(self, verb: str) -> None:
@@ -170,3 +171,8 @@ def test_the_first_boot_activates_what_was_left_to_it_or_keeps_what_there_was(
     machine.up()
     found = machine.wait(lambda status: status["pending"] is None)
     assert (found["state"], found["current"], found["previous"]) == ("COMMITTED", left["pending"], good)
+
+    machine.stop("cut")
+    with machine.card() as sd:
+        back = machine.user.do("rollback", sd)
+    assert (back["current"], back["previous"]) == (good, left["pending"])
