@@ -14,7 +14,7 @@ from edgekit.board.facts import BoardFacts, facts, require_match
 from edgekit.board.plan import Plan, decide
 from edgekit.board.session import Board
 from edgekit.bundles.bundle import Bundle
-from edgekit.transport import NoSpace, ReadOnlyTarget, TransferFailed
+from edgekit.transport import NoSpace, TransferFailed
 
 ATTEMPTS = 5
 _CHUNK = 1 << 20
@@ -72,8 +72,9 @@ def push(
             board.call("stage", plan.release_id)
             break
         except (Damaged, TransferFailed) as error:
-            # Damaged on its way, or by another push of the same content; what is right by now is not sent again.
-            if attempt == ATTEMPTS or isinstance(error, NoSpace | ReadOnlyTarget):
+            # Damaged on its way, or by another push of the same content, whose parts are made read-only once they are
+            # whole; what is right by now is not sent again. A board that cannot be written says so to the survey.
+            if attempt == ATTEMPTS or isinstance(error, NoSpace):
                 raise
     return _result(bundle.release, sent, resumed, time.monotonic() - started, board.transport.sending if sent else "")
 

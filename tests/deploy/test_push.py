@@ -81,7 +81,7 @@ def test_a_push_whose_link_is_cut_goes_on_where_it_stopped(
 def test_ctrl_c_ends_a_push_at_once_and_leaves_nothing_half_done(
     board: Board, stock: Stock, user: User, through: Callable[[TcpProxy], list[str | Path]]
 ) -> None:
-    with TcpProxy(("127.0.0.1", board.port), delay=0.005) as proxy:
+    with TcpProxy(("127.0.0.1", board.port), delay=0.02) as proxy:
         process = user.start("push", stock.colours, *through(proxy))
         deadline = time.monotonic() + 120
         while incoming(board) < MIB and process.poll() is None and time.monotonic() < deadline:
