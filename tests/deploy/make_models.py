@@ -50,7 +50,7 @@ def _save(path: Path, pixels: Any) -> None:
 def _model(weights: Any, bias: Any) -> Any:
     """A convolution that only passes its centre on, one of given weights for each pixel, and the mean of each class.
 
-    No dense layer: tflite-runtime 2.14 for armv7 crashes in small INT8 ones (docs/troubleshooting.md).
+    No dense layer: those are quantised in another way for older runtimes, and each board is to get the same model.
     """
     import keras
 
