@@ -33,7 +33,6 @@ def cells(text: str) -> dict[str, list[str]]:
     return {first: rest for first, *rest in lines}
 
 
-@pytest.mark.xfail(reason="the suite has yet to run on vm")
 def test_every_board_and_every_command_that_takes_one_has_a_number_or_a_reason() -> None:
     text = written("matrix")
     table = cells(text)
