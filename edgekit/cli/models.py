@@ -17,6 +17,7 @@ from edgekit.conversion.convert import default_log
 from edgekit.conversion.record import Conversion, Files
 from edgekit.errors import CheckFailed
 from edgekit.models import inspection
+from edgekit.models.source import CONVERTIBLE
 from edgekit.profiles import profile
 from edgekit.profiles.profile import DeviceProfile
 from edgekit.validation import validate as validation
@@ -54,7 +55,7 @@ def inspect(
     show.table(found.name, ["", ""], [row for row in rows if row[1] is not None])
     for note in found.notes:
         show.say(note, label="note:", style="yellow")
-    if found.form in ("saved-model", "keras"):
+    if found.form in CONVERTIBLE:
         show.next_step("edgekit", "convert", model, "-p", "PROFILE", "-c", "DATA", "-o", f"{found.name}.tflite")
 
 

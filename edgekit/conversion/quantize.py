@@ -20,6 +20,7 @@ from edgekit.datasets.dataset import RepresentativeDataset, Stream, open_dataset
 from edgekit.datasets.declaration import Declaration
 from edgekit.errors import CheckFailed, UserError
 from edgekit.models import flatbuffer, keras_model, savedmodel
+from edgekit.models.source import KERAS
 from edgekit.worker import Progress
 
 FLOAT = "float.tflite"
@@ -94,16 +95,16 @@ def quantize(request: Request, progress: Progress) -> Quantized:
         labels=labels,
         input_names=tuple(spec.name for spec in inputs),
         calibration=stream.calibration(),
-        versions=_versions(tf, request.form),
+        versions=_versions(tf, Path(request.model), request.form),
         notes=notes + (("the batch is fixed to 1",) if inputs[0].shape[:1] == (1,) else ()) + stream.notes(),
     )
 
 
 def _source(request: Request, folder: Path) -> tuple[Path, savedmodel.Signature]:
     path = Path(request.model)
-    if request.form == "keras":
+    if request.form in KERAS:
         exported = folder / "keras"
-        keras_model.export(keras_model.load(path, trust_code=request.trust_code), exported)
+        keras_model.export(keras_model.load(path, request.form, trust_code=request.trust_code), exported)
         return exported, savedmodel.serving_signature(path, savedmodel.read(exported))
     graph = savedmodel.read(path)
     if not request.trust_code:
@@ -274,12 +275,10 @@ def _task(outputs: Sequence[TensorSpec], labels: Sequence[str] | None, preproces
     return "classification" if one and preprocess is not None else "raw"
 
 
-def _versions(tf: Any, form: str) -> dict[str, str]:
+def _versions(tf: Any, path: Path, form: str) -> dict[str, str]:
     versions = {"tensorflow": tf.__version__, "numpy": np.__version__}
-    if form == "keras":
-        import keras
-
-        versions["keras"] = keras.__version__
+    if form in KERAS:
+        versions["keras"] = keras_model.library(keras_model.read(path, form)).__version__
     return versions
 
 

@@ -9,8 +9,8 @@ from edgekit_runtime.manifest import DTYPES, TensorSpec
 
 from edgekit import worker
 from edgekit.errors import UserError
-from edgekit.models import flatbuffer, keras_archive, savedmodel
-from edgekit.models.source import FORMS, open_model
+from edgekit.models import flatbuffer, keras_archive, keras_model, savedmodel
+from edgekit.models.source import FORMS, KERAS, open_model
 
 TIME_LIMIT_S = 300.0
 
@@ -42,7 +42,7 @@ def inspect(path: Path, *, log: Path | None = None) -> Inspection:
     """Say what `path` is. Nothing of the model is run. Raises UserError for what is no model."""
     model = open_model(path)
     found: dict[str, Any] = {}
-    if model.form in ("saved-model", "keras", "tflite"):
+    if model.form in ("saved-model", *KERAS, "tflite"):
         request = {"path": str(path), "form": model.form}
         found = worker.run(
             "inspect", request, what=f"inspecting {path}", log=log, time_limit_s=TIME_LIMIT_S, progress=None
@@ -60,8 +60,9 @@ def inspect(path: Path, *, log: Path | None = None) -> Inspection:
 def work(request: dict[str, Any], _progress: worker.Progress) -> dict[str, Any]:
     """The worker's side: the facts that need TensorFlow's formats."""
     path = Path(request["path"])
-    look = {"saved-model": _saved_model, "keras": _keras, "tflite": _tflite}[request["form"]]
-    plain: dict[str, Any] = schema.plain(look(path))
+    form = request["form"]
+    looked = _keras(path, form) if form in KERAS else {"saved-model": _saved_model, "tflite": _tflite}[form](path)
+    plain: dict[str, Any] = schema.plain(looked)
     return plain
 
 
@@ -96,14 +97,12 @@ def _variables(path: Path) -> int:
     return sum(int(np.prod(shape)) for shape in kept if shape)
 
 
-def _keras(path: Path) -> dict[str, Any]:
-    config = keras_archive.read_config(path)
-    code = keras_archive.code_in(config)
+def _keras(path: Path, form: str) -> dict[str, Any]:
+    file = keras_model.read(path, form)
+    code = keras_archive.code_in(file.config)
     if code:
         return {"code": code, "notes": ("it holds code, so it was not loaded",)}
-    from edgekit.models import keras_model
-
-    model = keras_model.load(path, trust_code=False)
+    model = keras_model.load(path, form, trust_code=False)
     return {
         "inputs": tuple(_keras_spec(path, tensor) for tensor in model.inputs),
         "outputs": tuple(
@@ -112,16 +111,15 @@ def _keras(path: Path) -> dict[str, Any]:
         ),
         "parameters": int(model.count_params()),
         "operators": keras_model.layers(model),
-        "made_with": f"Keras {keras_model.version(path)}",
+        "made_with": f"Keras {file.keras}",
     }
 
 
 def _keras_spec(path: Path, tensor: Any, name: str | None = None) -> TensorSpec:
-    if str(tensor.dtype) not in DTYPES:
-        raise UserError(f"{path}: tensor '{name or tensor.name}' is {tensor.dtype}, which TFLite does not take")
-    return TensorSpec(
-        name or tensor.name, tuple(-1 if size is None else int(size) for size in tensor.shape), str(tensor.dtype)
-    )
+    dtype = getattr(tensor.dtype, "name", tensor.dtype)  # Keras 3 names it, Keras 2 has TensorFlow's
+    if dtype not in DTYPES:
+        raise UserError(f"{path}: tensor '{name or tensor.name}' is {dtype}, which TFLite does not take")
+    return TensorSpec(name or tensor.name, tuple(-1 if size is None else int(size) for size in tensor.shape), dtype)
 
 
 def _tflite(path: Path) -> dict[str, Any]:

@@ -101,3 +101,12 @@ def _check_members(path: Path, members: list[zipfile.ZipInfo]) -> None:
         name = PurePosixPath(member.filename)
         if name.is_absolute() or ".." in name.parts or "\\" in member.filename:
             raise UserError(f"{path}: holds the path '{member.filename}', which leaves the archive")
+
+
+def version(path: Path) -> str:
+    """The Keras that wrote the archive."""
+    try:
+        with zipfile.ZipFile(path) as archive, archive.open("metadata.json") as member:
+            return str(json.loads(member.read(65536)).get("keras_version", "of unknown version"))
+    except (zipfile.BadZipFile, KeyError, ValueError, OSError, AttributeError):
+        return "of unknown version"

@@ -1,13 +1,15 @@
-"""Loading a Keras 3 model and exporting it as a SavedModel with names of its own. Runs in the worker."""
+"""Loading a Keras model and exporting it as a SavedModel with names of its own. Runs in the worker.
 
-import json
-import zipfile
+Keras 3 cannot load many a Keras 2 file and the other way round, so each file goes to the Keras that wrote it.
+"""
+
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
 from edgekit.errors import UserError
-from edgekit.models import keras_archive
+from edgekit.models import keras_archive, keras_h5
+from edgekit.models.keras_h5 import KerasFile
 
 
 def refuse_code(what: Path, code: tuple[str, ...]) -> None:
@@ -20,28 +22,44 @@ def refuse_code(what: Path, code: tuple[str, ...]) -> None:
         )
 
 
-def load(path: Path, *, trust_code: bool) -> Any:
-    """The model, ready to be called. Raises UserError."""
-    config = keras_archive.read_config(path)
-    if not trust_code:
-        refuse_code(path, keras_archive.code_in(config))
-    import keras
+def read(path: Path, form: str) -> KerasFile:
+    """What the file says of its model, as data. Raises UserError."""
+    if form == "keras-h5":
+        return keras_h5.read(path)
+    return KerasFile(keras_archive.read_config(path), keras_archive.version(path))
 
+
+def load(path: Path, form: str, *, trust_code: bool) -> Any:
+    """The model, ready to be called. Raises UserError."""
+    file = read(path, form)
+    if not trust_code:
+        refuse_code(path, keras_archive.code_in(file.config))
+    keras = library(file)
     try:
         model = keras.saving.load_model(path, compile=False, safe_mode=not trust_code)
     except Exception as error:  # Keras raises whatever the layers raise
         reason = " ".join(str(error).split())[:300]
         raise UserError(
-            f"{path}: Keras {keras.__version__} cannot load it: {reason}", hint=f"it was saved by Keras {version(path)}"
+            f"{path}: Keras {keras.__version__} cannot load it: {reason}", hint=f"it was saved by Keras {file.keras}"
         ) from error
     if not getattr(model, "inputs", None):
         raise UserError(f"{path}: the model has no inputs: it was saved before it was built")
     return model
 
 
+def library(file: KerasFile) -> Any:
+    """The Keras for a file: tf_keras, which is Keras 2, for what that or its ancestors wrote."""
+    if file.keras.startswith(("1.", "2.")):
+        import tf_keras
+
+        return tf_keras
+    import keras
+
+    return keras
+
+
 def export(model: Any, folder: Path) -> None:
     """Write the model as a SavedModel whose serving signature has the model's input and output names."""
-    import keras
     import tensorflow as tf
 
     names, outputs = [tensor.name for tensor in model.inputs], output_names(model)
@@ -55,10 +73,22 @@ def export(model: Any, folder: Path) -> None:
         answers = model(given if len(given) > 1 else given[0], training=False)
         return dict(zip(outputs, tf.nest.flatten(answers), strict=True))
 
-    archive = keras.export.ExportArchive()
-    archive.track(model)
-    archive.add_endpoint("serve", serve, [specs])
-    archive.write_out(str(folder), verbose=False)
+    if _is_keras_3(model):
+        import keras
+
+        archive = keras.export.ExportArchive()
+        archive.track(model)
+        archive.add_endpoint("serve", serve, [specs])
+        archive.write_out(str(folder), verbose=False)
+    else:
+        signature = tf.function(serve, input_signature=[specs])
+        tf.saved_model.save(model, str(folder), signatures={"serving_default": signature})
+
+
+def _is_keras_3(model: Any) -> bool:
+    import keras
+
+    return isinstance(model, keras.Model)
 
 
 def output_names(model: Any) -> list[str]:
@@ -72,12 +102,3 @@ def output_names(model: Any) -> list[str]:
 def layers(model: Any) -> dict[str, int]:
     """How many layers of each class."""
     return dict(sorted(Counter(type(layer).__name__ for layer in model.layers).items()))
-
-
-def version(path: Path) -> str:
-    """The Keras that wrote the archive."""
-    try:
-        with zipfile.ZipFile(path) as archive, archive.open("metadata.json") as member:
-            return str(json.loads(member.read(65536)).get("keras_version", "of unknown version"))
-    except (zipfile.BadZipFile, KeyError, ValueError, OSError, AttributeError):
-        return "of unknown version"

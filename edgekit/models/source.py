@@ -20,11 +20,11 @@ FORMS = {
     "serving-folder": "TensorFlow Serving version folder",
     "saved-model-text": "TensorFlow SavedModel in text form",
 }
-CONVERTIBLE = ("saved-model", "keras")
+CONVERTIBLE = ("saved-model", "keras", "keras-h5")
+KERAS = ("keras", "keras-h5")
 # What to do with a form that is known but cannot be converted.
 ADVICE = {
     "tflite": "convert the model that it was made from",
-    "keras-h5": "load it where it was trained and save it as .keras",
     "graph-def": "export a SavedModel from where it was trained",
     "tf1-checkpoint": "export a SavedModel from the code that built the graph",
     "tf2-checkpoint": "restore it into its model and export that: model.export('saved_model')",
@@ -59,7 +59,7 @@ def require_convertible(model: SourceModel) -> None:
     if model.form == "serving-folder":
         hint = f"name the version: {_versions(model.path)[-1]}"
     raise UserError(
-        f"{model.path}: this is a {FORMS[model.form]}; edgekit converts SavedModel folders and .keras files",
+        f"{model.path}: this is a {FORMS[model.form]}; edgekit converts SavedModel folders, .keras and .h5 files",
         hint=hint,
         form=model.form,
     )
@@ -68,14 +68,18 @@ def require_convertible(model: SourceModel) -> None:
 def recognise(path: Path) -> str:
     """Which of FORMS it is, by its content. Raises UserError."""
     if not path.exists():
-        raise UserError(f"{path}: no such model", hint="give a SavedModel folder or a .keras file")
+        raise UserError(f"{path}: no such model", hint="give a SavedModel folder, a .keras or an .h5 file")
     try:
         form = _folder_form(path) if path.is_dir() else _file_form(path)
     except OSError as error:
         raise UserError(f"{path}: cannot read it: {error.strerror or error}") from error
     if form is None:
         below = sorted(path.glob(f"*/{SAVED_MODEL}")) if path.is_dir() else []
-        hint = f"there is a SavedModel in {below[0].parent}" if below else "give a SavedModel folder or a .keras file"
+        hint = (
+            f"there is a SavedModel in {below[0].parent}"
+            if below
+            else "give a SavedModel folder, a .keras or an .h5 file"
+        )
         raise UserError(f"{path}: not a model that edgekit knows", hint=hint)
     return form
 

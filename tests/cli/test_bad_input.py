@@ -33,9 +33,11 @@ class TestModel:
 
     def test_a_model_that_is_known_but_not_converted(self, edgekit: Program, material: Material) -> None:
         (edgekit.cwd / "old.h5").write_bytes(b"\x89HDF\r\n\x1a\n" + bytes(100))
-        told = refused(edgekit, Path("old.h5"), material.pictures)
-        assert "this is a Keras .h5 file" in told["message"]
-        assert "save it as .keras" in told["hint"]
+        assert "not a readable .h5 file" in refused(edgekit, Path("old.h5"), material.pictures)["message"]
+        (edgekit.cwd / "model.ckpt.meta").write_bytes(bytes(8))
+        told = refused(edgekit, Path("model.ckpt.meta"), material.pictures)
+        assert "this is a TensorFlow 1 checkpoint" in told["message"]
+        assert "export a SavedModel" in told["hint"]
 
     def test_a_folder_above_the_model(self, edgekit: Program, material: Material) -> None:
         told = refused(edgekit, material.saved_model.parent, material.pictures)

@@ -13,6 +13,7 @@ import re
 import shlex
 import subprocess
 import sys
+import tarfile
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -93,6 +94,30 @@ def numbers(folder: Path) -> Path:
     return folder / "numbers.npy"
 
 
+def objects(folder: Path) -> Path:
+    with tarfile.open(SHARED / "data/cifar10_jpg_dev/cifar10.tar.xz") as archive:
+        archive.extractall(folder / "cifar10", filter="data")
+    return folder / "cifar10/test"
+
+
+def things(_: Path) -> Path:
+    return SHARED / "data/imagenet1k_sample_dev"
+
+
+def wake_words(folder: Path) -> Path:
+    with np.load(SHARED / "data/sww_calibration/calibration_samples.npz") as data:
+        np.save(folder / "words.npy", data["specs"].astype(np.float32))
+    return folder / "words.npy"
+
+
+def machine_sounds(folder: Path) -> Path:
+    """Five neighbouring frames of 128 mel bins each, as the model of MLPerf Tiny is fed."""
+    file = SHARED / "data/ad01_one_recording/normal_id_01_00000000_hist_librosa.bin"
+    frames = np.fromfile(file, "<f4").reshape(-1, 128)
+    np.save(folder / "sounds.npy", np.concatenate([frames[at : len(frames) - 4 + at] for at in range(5)], axis=1))
+    return folder / "sounds.npy"
+
+
 MODELS = (
     RealModel(
         "keyword spotting DS-CNN",
@@ -124,17 +149,46 @@ MODELS = (
         "serving_odd_savedmodels/saved_model_half_plus_two_tf2_cpu/00000123",
         numbers,
     ),
+    RealModel(
+        "CIFAR-10 ResNet8",
+        "cifar10_resnet8_h5_keras2/pretrainedResnet.h5",
+        objects,
+        ("--range", "0..255"),
+    ),
+    RealModel(
+        "MobileNetV1 0.25 224",
+        "imagenet_mobilenetv1_025_224_h5_keras2/mobilenet_v1_0.25_224.h5",
+        things,
+        ("--range", "-1..1", "--task", "classification"),
+    ),
+    RealModel(
+        "visual wake words MobileNetV1",
+        "vww_mobilenetv1_h5_keras2/vww_96.h5",
+        pictures,
+        ("--range", "0..1", "--task", "classification"),
+    ),
+    RealModel(
+        "wake word DS-CNN",
+        "marvin_wakeword_h5_keras2/str_ww_ref_model.h5",
+        wake_words,
+        ("--task", "classification"),
+    ),
+    RealModel(
+        "machine sounds autoencoder",
+        "toycar_autoencoder_h5/ad01.h5",
+        machine_sounds,
+    ),
+    RealModel(
+        "rock, paper, scissors",
+        "mltk_h5_pairs_dev/rock_paper_scissors/rock_paper_scissors.h5",
+        pictures,
+        ("--range", "-1..1", "--task", "classification"),
+    ),
 )
 # The other folders of ../shared/models: what is in them, and what `edgekit convert` says.
 REFUSED = {
     "basic_pitch_savedmodel": ("saved_model", "was converted but does not run"),
-    "cifar10_resnet8_h5_keras2": ("pretrainedResnet.h5", "Keras .h5"),
-    "imagenet_mobilenetv1_025_224_h5_keras2": ("mobilenet_v1_0.25_224.h5", "Keras .h5"),
-    "marvin_wakeword_h5_keras2": ("str_ww_ref_model.h5", "Keras .h5"),
-    "mltk_h5_pairs_dev": ("keyword_spotting/keyword_spotting.h5", "Keras .h5"),
     "musicnn_tf1_checkpoint_mtt_musicnn": ("MTT_musicnn", "TensorFlow 1 checkpoint"),
-    "toycar_autoencoder_h5": ("ad01.h5", "Keras .h5"),
-    "vww_mobilenetv1_h5_keras2": ("vww_96.h5", "Keras .h5"),
 }
 
 
@@ -315,8 +369,8 @@ The other folders of `../shared/models` are refused on the host, before anything
 | --- | --- |
 {refused}
 
-The samples are COCO pictures, recorded words and numbers. Repeat it, with the models and data beside the
-repository in `../shared`:
+The samples are pictures (COCO, ImageNet, CIFAR-10), recorded words and machines, and numbers. Repeat it, with the
+models and data beside the repository in `../shared`:
 
 ```
 scripts/board-agreement

@@ -24,7 +24,6 @@ class TestRecognise:
         ("file", "content", "form"),
         [
             ("m.bin", b"\x1c\0\0\0TFL3" + b"\0" * 60, "tflite"),
-            ("m.keras", b"\x89HDF\r\n\x1a\n" + b"\0" * 60, "keras-h5"),
             ("m.pb", b"\x0a\x12\x0a\x05input\x12\x0bPlaceholder" + b"\0" * 60, "graph-def"),
             ("m.ckpt.meta", b"", "tf1-checkpoint"),
             ("m.ckpt.index", b"", "tf2-checkpoint"),
@@ -42,9 +41,13 @@ class TestRecognise:
         path.write_bytes(content)
         model = tmp_path / "folder" if "folder" in file else path
         assert recognise(model) == form
-        with pytest.raises(UserError, match="edgekit converts SavedModel folders and") as caught:
+        with pytest.raises(UserError, match=r"edgekit converts SavedModel folders, \.keras and") as caught:
             require_convertible(open_model(model))
         assert caught.value.hint
+
+    def test_hdf5_is_known_whatever_its_name(self, tmp_path: Path) -> None:
+        (tmp_path / "m.keras").write_bytes(b"\x89HDF\r\n\x1a\n" + bytes(60))
+        assert recognise(tmp_path / "m.keras") == "keras-h5"
 
     def test_a_serving_folder_names_its_newest_version(self, tmp_path: Path) -> None:
         for version in ("00000123", "00000124"):
