@@ -55,7 +55,7 @@ ProfileName = Annotated[
         autocompletion=complete.profiles,
     ),
 ]
-Model = Annotated[Path, typer.Argument(metavar="MODEL", help="A SavedModel folder or a .keras file.")]
+Model = Annotated[Path, typer.Argument(metavar="MODEL", help="A SavedModel folder, a .keras or an .h5 file.")]
 
 Declare = Annotated[
     Path | None,
