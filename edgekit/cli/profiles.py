@@ -103,7 +103,8 @@ def fetch(
 ) -> None:
     """Fetch the runtimes that boards of these profiles need; afterwards nothing needs the internet.
 
-    What is there already is not fetched again. EDGEKIT_CACHE may name a folder on a stick, here and there.
+    What is there already is not fetched again, so a fetch that was cut goes on. EDGEKIT_CACHE may name a folder on a
+    stick, here and on the computer that has no network.
 
     Example: EDGEKIT_CACHE=/media/stick/edgekit edgekit fetch raspberry-pi-5 generic-armv7
     """
@@ -131,7 +132,7 @@ def fetch(
         return
     show.table(
         None,
-        ["profile", "runtime", "NumPy", "files", "sent to the board", "wheels"],
+        ["profile", "runtime", "NumPy", "files", "sent to the board", "of wheels"],
         [
             (
                 facts.name,
@@ -144,5 +145,13 @@ def fetch(
             for facts, tree in trees
         ],
     )
-    show.say(f"for a computer without network: copy wheels and content from {root}, and set EDGEKIT_CACHE there")
-    show.next_step("edgekit", "deploy", "MODEL", "BOARD", "-p", names[0], "-c", "DATA")
+    folders = [root / name for name in wheelhouse.FOLDERS]
+    held = f"{' and '.join(map(str, folders))} ({show.size(wheelhouse.size(root))})"
+    show.say(
+        f"for a computer without a network: copy {held} into one folder there, and name that folder in "
+        f"{wheelhouse.ENVIRONMENT}"
+    )
+    show.next_step("cp", "-r", *folders, "STICK")
+    show.next_step(
+        f"{wheelhouse.ENVIRONMENT}=STICK", "edgekit", "deploy", "MODEL", "BOARD", "-p", names[0], "-c", "DATA"
+    )

@@ -34,6 +34,7 @@ from edgekit.runtimes.table import Wheel
 Progress = Callable[[str, int, int], None]  # stage, done, total
 
 ENVIRONMENT = "EDGEKIT_CACHE"
+WHEELS, CONTENT = FOLDERS = ("wheels", "content")
 MAX_WHEEL = 1 << 30
 MAX_FILE = 256 << 20
 MAX_FILES = 8192
@@ -58,6 +59,12 @@ def cache_root() -> Path:
     return Path(named) if named else platformdirs.user_cache_path("edgekit")
 
 
+def size(root: Path) -> int:
+    """Bytes of all that is in the cache, without what another process is just fetching."""
+    found = (Path(folder, file) for name in FOLDERS for folder, _, files in os.walk(root / name) for file in files)
+    return sum(path.stat().st_size for path in found if "/." not in str(path.relative_to(root)))
+
+
 def locked_hashes(wheel: Wheel) -> frozenset[str]:
     """The SHA-256 of every wheel that the lock of `wheel` allows."""
     text = (importlib.resources.files("edgekit") / "wheels" / wheel.lock).read_text("ascii")
@@ -71,7 +78,7 @@ def obtain(
 
     Raises UserError when it would have to be fetched and cannot be, CheckFailed when what came is not in the lock.
     """
-    folder = root / "wheels" / f"{wheel.package}-{wheel.version}" / f"cp{python.replace('.', '')}-{architecture}"
+    folder = root / WHEELS / f"{wheel.package}-{wheel.version}" / f"cp{python.replace('.', '')}-{architecture}"
     allowed = locked_hashes(wheel)
     try:
         found = _good_wheel(folder, allowed)
@@ -157,7 +164,7 @@ def _record(archive: zipfile.ZipFile, title: str) -> dict[str, tuple[str, int]]:
 def _content(archive: zipfile.ZipFile, name: str, sha256: str, size: int, *, root: Path) -> WheelFile:
     if not is_member_name(name) or size > MAX_FILE:
         raise CheckFailed(f"{name[:200]}: a name or size that no release may have", member=name[:200])
-    path = root / "content" / sha256
+    path = root / CONTENT / sha256
     if not (path.is_file() and hash_file(path) == (sha256, size)):
         with archive.open(name) as source:
             data = source.read(size + 1)

@@ -1,12 +1,18 @@
-"""`edgekit profiles`: found in the search path, shown, and checked strictly."""
+"""`edgekit profiles`: found in the search path, shown, and checked strictly. `edgekit fetch`: what they need, kept."""
 
 from __future__ import annotations
 
+import os
+import shutil
+import signal
+import socket
 from pathlib import Path
 
 import pytest
 
+from edgekit.profiles import profile
 from edgekit.profiles.profile import packaged
+from edgekit.runtimes import resolve, wheelhouse
 from tests.cli.program import Program
 
 NAMES = sorted(path.stem for path in packaged().glob("*.toml"))
@@ -116,3 +122,77 @@ class TestCheck:
 
     def test_no_file(self, edgekit: Program) -> None:
         assert "nowhere.toml: cannot read" in edgekit.fails("profiles", "check", "nowhere.toml")["message"]
+
+
+BOARDS = ("generic-aarch64", "generic-armv7")
+
+
+class TestFetch:
+    @pytest.fixture
+    def shelf(self, tmp_path: Path) -> Path:
+        """All wheels of BOARDS in one folder, where pip finds them instead of an index."""
+        shelf = tmp_path / "shelf"
+        shelf.mkdir()
+        for board in map(profile.find, BOARDS):
+            for wheel in resolve.choose(board):
+                root = wheelhouse.cache_root()
+                where = (board.python, board.architecture)
+                shutil.copy(wheelhouse.obtain(wheel, *where, root=root, offline=False, progress=None), shelf)
+        return shelf
+
+    @pytest.fixture
+    def alone(self, edgekit: Program, shelf: Path) -> Program:
+        """With an empty cache on a stick, and a pip that knows the shelf only."""
+        only = {"PIP_CONFIG_FILE": os.devnull, "PIP_FIND_LINKS": str(shelf), "PIP_NO_INDEX": "1"}
+        return edgekit.with_(EDGEKIT_CACHE=str(edgekit.cwd / "stick"), **only)
+
+    def test_one_that_was_cut_goes_on_and_its_cache_may_be_copied(self, alone: Program, shelf: Path) -> None:
+        stick, copy, later = alone.cwd / "stick", alone.cwd / "copy", alone.cwd / "later"
+        later.mkdir()
+        for path in [*shelf.glob("numpy*"), *shelf.glob("waitress*")]:
+            path.rename(later / path.name)
+        assert "numpy 2.2.6 for aarch64" in alone.fails("fetch", *BOARDS)["message"]
+        kept = {path.name for path in stick.rglob("*.whl")}
+        assert kept == {path.name for path in shelf.glob("ai_edge_litert*")}
+
+        with socket.create_server(("127.0.0.1", 0)) as silent:
+            silent.settimeout(60)
+            address = f"http://127.0.0.1:{silent.getsockname()[1]}/simple"
+            process = alone.with_(PIP_NO_INDEX="", PIP_INDEX_URL=address).start("fetch", *BOARDS)
+            with process, silent.accept()[0]:  # pip asks, and has no answer
+                process.send_signal(signal.SIGINT)
+                process.communicate(timeout=60)
+        assert process.returncode == 130
+        assert {path.name for path in (stick / "wheels").rglob("*") if path.is_file()} == kept
+        assert not list(stick.rglob(".*"))
+
+        shelf.rename(alone.cwd / "gone")
+        later.rename(shelf)
+        shutil.copy(next((alone.cwd / "gone").glob("tflite_runtime*")), shelf)
+        first = alone("fetch", *BOARDS, "--json").data
+        shutil.rmtree(shelf)
+        stick.rename(copy)
+        copied = alone.with_(EDGEKIT_CACHE=str(copy))
+        again = copied("fetch", *BOARDS, "--json")
+        assert again.data == [{**board, "cache": str(copy)} for board in first]
+        assert again.err == ""
+        for board, row in zip(BOARDS, again.data, strict=True):
+            tree = resolve.resolve(profile.find(board), cache=copy, offline=True)
+            assert row["profile"] == board
+            assert (row["bytes"], row["wheel_bytes"]) == (tree.total_size, tree.wheel_bytes)
+            assert row["bytes"] == sum(file.path.stat().st_size for file in tree.files)
+
+        told = copied("fetch", *BOARDS)
+        assert "of wheels" in told.out
+        total = sum(path.stat().st_size for path in copy.rglob("*") if path.is_file())
+        assert f"copy {copy}/wheels and {copy}/content ({total / 1e6:.1f} MB) into one folder" in told.err
+        assert told.err.splitlines()[-2:] == [
+            f"next: cp -r {copy}/wheels {copy}/content STICK",
+            f"next: EDGEKIT_CACHE=STICK edgekit deploy MODEL BOARD -p {BOARDS[0]} -c DATA",
+        ]
+
+    def test_a_board_that_nothing_fits_is_told_before_anything_is_fetched(self, alone: Program, mine: Path) -> None:
+        change(mine, 'python = "3.11"', 'python = "3.6"')
+        told = alone.fails("fetch", BOARDS[0], mine)
+        assert "profile 'rover'" in told["message"]
+        assert not (alone.cwd / "stick").exists()
