@@ -17,7 +17,7 @@ from edgekit.conversion.convert import default_log
 from edgekit.conversion.record import Conversion, Files
 from edgekit.errors import CheckFailed
 from edgekit.models import inspection
-from edgekit.models.source import CONVERTIBLE
+from edgekit.models.source import NO_GRAPH
 from edgekit.profiles import profile
 from edgekit.profiles.profile import DeviceProfile
 from edgekit.validation import validate as validation
@@ -55,7 +55,7 @@ def inspect(
     show.table(found.name, ["", ""], [row for row in rows if row[1] is not None])
     for note in found.notes:
         show.say(note, label="note:", style="yellow")
-    if found.form in CONVERTIBLE:
+    if found.form != NO_GRAPH and found.quantization in (None, "float"):
         show.next_step("edgekit", "convert", model, "-p", "PROFILE", "-c", "DATA", "-o", f"{found.name}.tflite")
 
 

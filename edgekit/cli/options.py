@@ -55,7 +55,10 @@ ProfileName = Annotated[
         autocompletion=complete.profiles,
     ),
 ]
-Model = Annotated[Path, typer.Argument(metavar="MODEL", help="A SavedModel folder, a .keras or an .h5 file.")]
+Model = Annotated[
+    Path,
+    typer.Argument(metavar="MODEL", help="Any form of a trained model, such as a SavedModel folder or a .keras file."),
+]
 
 Declare = Annotated[
     Path | None,

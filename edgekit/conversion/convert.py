@@ -57,7 +57,7 @@ def convert(
     with _staging(output) as folder:
         log = log or default_log()
         request = quantize.Request(
-            model=str(model),
+            model=str(source.path),
             form=source.form,
             trust_code=trust_code,
             declaration=declaration,
@@ -110,7 +110,7 @@ def _checked(
     source = open_model(model)
     require_convertible(source)
     if source.form == "keras" and not trust_code:
-        keras_model.refuse_code(model, keras_archive.code_in(keras_archive.read_config(model)))
+        keras_model.refuse_code(source.path, keras_archive.code_in(keras_archive.read_config(source.path)))
     open_dataset(data, declaration.labels)
     return source
 
@@ -171,7 +171,7 @@ def _record(
         float_sha256=hashlib.sha256(reference).hexdigest(),
         float_size=len(reference),
         golden=proof.golden,
-        notes=made.notes,
+        notes=(*source.notes, *made.notes),
     )
 
 

@@ -1,10 +1,9 @@
-"""The worker's side of `convert`: a SavedModel or Keras model to a float and a full INT8 TFLite model.
+"""The worker's side of `convert`: a source in any form to a float and a full INT8 TFLite model.
 
 Everything here runs in a process of its own; TensorFlow is imported inside the functions.
 """
 
-import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,12 +13,14 @@ from edgekit_runtime import batch, schema
 from edgekit_runtime.manifest import Calibration, Preprocess, TensorSpec
 from edgekit_runtime.preprocess import to_real
 
+from edgekit.conversion import integer
+from edgekit.conversion.lowering import failures, open_source
 from edgekit.datasets import declaration as declarations
 from edgekit.datasets.arrays import Arrays
 from edgekit.datasets.dataset import RepresentativeDataset, Stream, open_dataset
 from edgekit.datasets.declaration import Declaration
-from edgekit.errors import CheckFailed, UserError
-from edgekit.models import flatbuffer, keras_model, savedmodel
+from edgekit.errors import UserError
+from edgekit.models import flatbuffer, keras_model
 from edgekit.models.source import KERAS
 from edgekit.worker import Progress
 
@@ -70,19 +71,27 @@ def quantize(request: Request, progress: Progress) -> Quantized:
 
     progress("load", 0, 1)
     folder = Path(request.folder)
-    source, signature = _source(request, folder)
+    model = Path(request.model)
+    opened = open_source(model, request.form, folder, trust_code=request.trust_code)
     declared = request.declaration
     data = open_dataset(Path(request.data), declared.labels)
-    preprocess = declarations.preprocess(declared, signature.inputs, pictures=data.pixels)
-    inputs = _fixed(signature.inputs, data, preprocess)
-    loaded = _load(source, Path(request.model))
+    preprocess = declarations.preprocess(declared, opened.inputs, pictures=data.pixels)
+    inputs = _fixed(opened.inputs, data, preprocess)
     progress("load", 1, 1)
 
     progress("float", 0, 1)
-    wrapped, inputs = _float_model(loaded, inputs, folder, Path(request.model))
+    float_model, inputs = opened.lower(inputs)
+    (folder / FLOAT).write_bytes(float_model)
     progress("float", 1, 1)
     stream = data.stream(inputs, preprocess, count=request.samples, seed=request.seed)
-    content = _int8_model(wrapped, request, _calibration(stream, preprocess, progress))
+    named = bool(flatbuffer.parse(float_model).signatures)
+    with failures(model):
+        content = integer.quantize(
+            integer.calibrate(float_model, _calibration(stream, preprocess, progress, named=named)),
+            input_dtype=request.input_dtype,
+            output_dtype=request.output_dtype,
+            dense_per_channel=request.dense_per_channel,
+        )
     progress("quantize", 1, 1)
     notes = _float_operators(flatbuffer.parse(content), request)
     content = flatbuffer.named(content)
@@ -95,33 +104,11 @@ def quantize(request: Request, progress: Progress) -> Quantized:
         labels=labels,
         input_names=tuple(spec.name for spec in inputs),
         calibration=stream.calibration(),
-        versions=_versions(tf, Path(request.model), request.form),
-        notes=notes + (("the batch is fixed to 1",) if inputs[0].shape[:1] == (1,) else ()) + stream.notes(),
+        versions=_versions(tf, model, request.form),
+        notes=(*opened.notes, *notes)
+        + (("the batch is fixed to 1",) if inputs[0].shape[:1] == (1,) else ())
+        + stream.notes(),
     )
-
-
-def _source(request: Request, folder: Path) -> tuple[Path, savedmodel.Signature]:
-    path = Path(request.model)
-    if request.form in KERAS:
-        exported = folder / "keras"
-        keras_model.export(keras_model.load(path, request.form, trust_code=request.trust_code), exported)
-        return exported, savedmodel.serving_signature(path, savedmodel.read(exported))
-    graph = savedmodel.read(path)
-    if not request.trust_code:
-        keras_model.refuse_code(path, tuple(f"operator {name}" for name in graph.code))
-    return path, savedmodel.serving_signature(path, graph)
-
-
-def _load(source: Path, named: Path) -> Any:
-    import tensorflow as tf
-
-    try:
-        return tf.saved_model.load(str(source))
-    except Exception as error:  # TensorFlow raises anything for damaged or foreign models
-        raise UserError(
-            f"{named}: TensorFlow {tf.__version__} cannot load it: {_first_line(error)}",
-            hint="export it again with a current TensorFlow",
-        ) from error
 
 
 def _fixed(
@@ -140,73 +127,18 @@ def _fixed(
     return tuple(fixed)
 
 
-def _float_model(
-    loaded: Any, inputs: tuple[TensorSpec, ...], folder: Path, named: Path
-) -> tuple[Path, tuple[TensorSpec, ...]]:
-    """Write FLOAT. The batch stays open where that costs no operator, so that the Engine may batch; else it is 1."""
-    wrapped = _wrapped(loaded, inputs, folder / "wrapped")
-    content = _converted(_converter(wrapped), named)
-    sizes_at_run_time = {"SHAPE", "RANGE", "FILL"} & set(flatbuffer.parse(content).operators)
-    if sizes_at_run_time and any(spec.shape[:1] == (-1,) for spec in inputs):
-        inputs = tuple(replace(spec, shape=(1, *spec.shape[1:])) if spec.shape else spec for spec in inputs)
-        wrapped = _wrapped(loaded, inputs, folder / "wrapped-1")
-        content = _converted(_converter(wrapped), named)
-    (folder / FLOAT).write_bytes(flatbuffer.named(content))
-    return wrapped, inputs
-
-
-def _wrapped(loaded: Any, inputs: Sequence[TensorSpec], folder: Path) -> Path:
-    """The serving signature with these input shapes, as a SavedModel of its own."""
-    import tensorflow as tf
-
-    serving = loaded.signatures[savedmodel.SIGNATURE]
-    module = tf.Module()
-    module.loaded = loaded
-    specs = {
-        spec.name: tf.TensorSpec([None if size == -1 else size for size in spec.shape], spec.dtype, name=spec.name)
-        for spec in inputs
-    }
-
-    def serve(**given: Any) -> Any:
-        return serving(**given)
-
-    function = tf.function(serve).get_concrete_function(**specs)
-    tf.saved_model.save(module, str(folder), signatures={savedmodel.SIGNATURE: function})
-    return folder
-
-
-def _converter(wrapped: Path) -> Any:
-    import tensorflow as tf
-
-    return tf.lite.TFLiteConverter.from_saved_model(str(wrapped), signature_keys=[savedmodel.SIGNATURE])
-
-
-def _int8_model(wrapped: Path, request: Request, samples: Callable[[], Iterator[dict[str, Any]]]) -> bytes:
-    import tensorflow as tf
-
-    converter = _converter(wrapped)
-    converter.optimizations = [tf.lite.Optimize.DEFAULT]
-    converter.representative_dataset = samples
-    converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
-    converter._experimental_disable_per_channel_quantization_for_dense_layers = not request.dense_per_channel
-    converter.inference_input_type = tf.dtypes.as_dtype(request.input_dtype)
-    converter.inference_output_type = tf.dtypes.as_dtype(request.output_dtype)
-    return _converted(converter, Path(request.model))
-
-
-def _calibration(
-    stream: Stream, preprocess: Preprocess | None, progress: Progress
-) -> Callable[[], Iterator[dict[str, Any]]]:
-    def samples() -> Iterator[dict[str, Any]]:
+def _calibration(stream: Stream, preprocess: Preprocess | None, progress: Progress, *, named: bool) -> integer.Samples:
+    def samples() -> Iterator[dict[str, Any] | list[Any]]:
         for number, sample in enumerate(stream):
             progress("calibrate", number, stream.wanted)
             values = sample.inputs
             if number == 0 and preprocess is not None:
                 values = (_full_range(values[0], preprocess),)
-            yield {
+            rows = {
                 spec.name: value[None] if batch.has_batch(spec) else value
                 for spec, value in zip(stream.inputs, values, strict=True)
             }
+            yield rows if named else list(rows.values())
         progress("calibrate", stream.wanted, stream.wanted)
         progress("quantize", 0, 1)
 
@@ -224,30 +156,6 @@ def _full_range(picture: Any, preprocess: Preprocess) -> Any:
     changed = picture.copy()
     changed[0, 0], changed[-1, -1] = (black, white) if picture.ndim == 3 else (black[0], white[0])
     return changed
-
-
-def _converted(converter: Any, named: Path) -> bytes:
-    try:
-        content: bytes = converter.convert()
-    except (UserError, CheckFailed):
-        raise
-    except Exception as error:  # ConverterError, RuntimeError, ValueError: all that TensorFlow says is text
-        raise _conversion_failure(named, str(error)) from error
-    return content
-
-
-def _conversion_failure(named: Path, text: str) -> UserError | CheckFailed:
-    found = re.findall(r"(?:TF Select|Custom) ops: ([\w, ]+)", text)
-    found += re.findall(r"'tf\.(\w+)' op is neither a custom op nor a flex op", text)
-    found += re.findall(r"Quantization (?:to \S+ )?not (?:yet )?supported for op: '?(\w+)", text)
-    operators = sorted({name.strip() for group in found for name in group.split(",") if name.strip()})
-    if operators:
-        return UserError(
-            f"{named}: no INT8 TFLite operator does the work of: {', '.join(operators)}",
-            hint="change these in the model before it is exported, or cut them off and do them outside of it",
-            operators=operators,
-        )
-    return CheckFailed(f"{named}: TensorFlow could not convert it: {_first_line(text)}")
 
 
 def _float_operators(found: flatbuffer.TFLite, request: Request) -> tuple[str, ...]:
@@ -280,8 +188,3 @@ def _versions(tf: Any, path: Path, form: str) -> dict[str, str]:
     if form in KERAS:
         versions["keras"] = keras_model.library(keras_model.read(path, form)).__version__
     return versions
-
-
-def _first_line(error: object) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[0][:300] if lines else type(error).__name__

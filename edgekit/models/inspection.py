@@ -1,5 +1,6 @@
 """Inspection: what a model file is, without converting it."""
 
+from collections.abc import Collection
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -8,9 +9,9 @@ from edgekit_runtime import schema
 from edgekit_runtime.manifest import DTYPES, TensorSpec
 
 from edgekit import worker
-from edgekit.errors import UserError
-from edgekit.models import flatbuffer, keras_archive, keras_model, savedmodel
-from edgekit.models.source import FORMS, KERAS, open_model
+from edgekit.errors import CheckFailed, UserError
+from edgekit.models import checkpoint, flatbuffer, graph, keras_archive, keras_model, savedmodel
+from edgekit.models.source import FORMS, KERAS, NO_GRAPH, checkpoint_prefix, open_model
 
 TIME_LIMIT_S = 300.0
 
@@ -42,8 +43,8 @@ def inspect(path: Path, *, log: Path | None = None) -> Inspection:
     """Say what `path` is. Nothing of the model is run. Raises UserError for what is no model."""
     model = open_model(path)
     found: dict[str, Any] = {}
-    if model.form in ("saved-model", *KERAS, "tflite"):
-        request = {"path": str(path), "form": model.form}
+    if model.form != NO_GRAPH:
+        request = {"path": str(model.path), "form": model.form}
         found = worker.run(
             "inspect", request, what=f"inspecting {path}", log=log, time_limit_s=TIME_LIMIT_S, progress=None
         )
@@ -54,6 +55,7 @@ def inspect(path: Path, *, log: Path | None = None) -> Inspection:
         "sha256": model.sha256,
         "size": model.size,
     }
+    found["notes"] = [*model.notes, *found.get("notes", ())]
     return schema.read(Inspection, {**facts, **found}, "inspection")
 
 
@@ -61,39 +63,73 @@ def work(request: dict[str, Any], _progress: worker.Progress) -> dict[str, Any]:
     """The worker's side: the facts that need TensorFlow's formats."""
     path = Path(request["path"])
     form = request["form"]
-    looked = _keras(path, form) if form in KERAS else {"saved-model": _saved_model, "tflite": _tflite}[form](path)
-    plain: dict[str, Any] = schema.plain(looked)
+    look = {"saved-model": _saved_model, "tflite": _tflite, "graph-def": _graph, "tf1-checkpoint": _checkpoint}
+    plain: dict[str, Any] = schema.plain(_keras(path, form) if form in KERAS else look[form](path))
     return plain
 
 
 def _saved_model(path: Path) -> dict[str, Any]:
-    graph = savedmodel.read(path)
-    found: dict[str, Any] = {
-        "signatures": graph.signatures,
-        "code": tuple(f"operator {name}" for name in graph.code),
-        "made_with": f"TensorFlow {graph.tensorflow}",
-        "parameters": _variables(path) + graph.constants,
-        "operators": {"graph nodes": graph.nodes},
+    found = savedmodel.read(path)
+    facts: dict[str, Any] = {
+        "signatures": found.signatures,
+        "code": tuple(f"operator {name}" for name in found.code),
+        "made_with": f"TensorFlow {found.tensorflow}",
+        "parameters": _variables(path, str(path / "variables" / "variables")) + found.constants,
+        "operators": {"graph nodes": found.nodes},
     }
     try:
-        signature = savedmodel.serving_signature(path, graph)
+        signature = savedmodel.serving_signature(path, found)
     except UserError as error:
-        return {**found, "notes": (error.message,)}
-    return {**found, "inputs": signature.inputs, "outputs": signature.outputs}
+        return {**facts, "notes": (error.message,)}
+    return {**facts, "inputs": signature.inputs, "outputs": signature.outputs}
 
 
-def _variables(path: Path) -> int:
+def _graph(path: Path) -> dict[str, Any]:
+    frozen = graph.read(path)
+    return {
+        **_graph_facts(path, frozen.graph, frozen.inputs, frozen.outputs),
+        "parameters": graph.constants(frozen.graph),
+    }
+
+
+def _checkpoint(path: Path) -> dict[str, Any]:
+    found = checkpoint.read(path)
+    inputs, outputs = graph.short_names(found.inputs), graph.short_names(found.outputs)
+    facts = _graph_facts(path, found.meta.graph_def, inputs, outputs)
+    return {
+        **facts,
+        "parameters": _variables(path, checkpoint_prefix(path), found.trained),
+        "made_with": f"TensorFlow {found.meta.meta_info_def.tensorflow_version}",
+        "notes": (*found.notes(), *facts.get("notes", ())),
+    }
+
+
+def _graph_facts(path: Path, whole: Any, inputs: dict[str, str], outputs: dict[str, str]) -> dict[str, Any]:
+    facts: dict[str, Any] = {
+        "operators": {"graph nodes": len(graph.all_nodes(whole))},
+        "code": tuple(f"operator {name}" for name in graph.code_in(whole)),
+    }
+    try:
+        return {**facts, "inputs": graph.specs(path, whole, inputs), "outputs": graph.specs(path, whole, outputs)}
+    except (UserError, CheckFailed) as error:
+        return {**facts, "notes": (error.message,)}
+
+
+def _variables(path: Path, prefix: str, only: Collection[str] = ()) -> int:
     import numpy as np
     import tensorflow as tf
 
-    prefix = path / "variables" / "variables"
-    if not prefix.with_suffix(".index").is_file():
+    if not Path(prefix + ".index").is_file():
         return 0
     try:
-        listed = tf.train.list_variables(str(prefix))
+        listed = tf.compat.v1.train.NewCheckpointReader(prefix).get_variable_to_shape_map().items()
     except (tf.errors.OpError, ValueError) as error:
         raise UserError(f"{path}: the variables cannot be read: {str(error).splitlines()[0]}") from error
-    kept = (shape for name, shape in listed if "OPTIMIZER_SLOT" not in name and "optimizer/" not in name)
+    kept = (
+        shape
+        for name, shape in listed
+        if "OPTIMIZER_SLOT" not in name and "optimizer/" not in name and (not only or name in only)
+    )
     return sum(int(np.prod(shape)) for shape in kept if shape)
 
 

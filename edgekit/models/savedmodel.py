@@ -10,53 +10,11 @@ from typing import Any
 from edgekit_runtime.manifest import DTYPES, TensorSpec
 
 from edgekit.errors import UserError
-from edgekit.models.source import SAVED_MODEL
+from edgekit.models import graph
+from edgekit.models.source import SAVED_MODEL, SAVED_MODEL_TEXT
 
 SERVE_TAG = "serve"
 SIGNATURE = "serving_default"
-MAX_GRAPH_BYTES = 2 * 1024**3
-# Operators that call Python, or read and write files that the graph names. The savers' own (SaveV2, RestoreV2, ...)
-# are in every SavedModel and run only on its own variables.
-CODE_OPERATORS = frozenset(
-    (
-        "PyFunc",
-        "PyFuncStateless",
-        "EagerPyFunc",
-        "ReadFile",
-        "WriteFile",
-        "MatchingFiles",
-        "ImmutableConst",
-        "LoadDataset",
-        "SaveDataset",
-        "SaveDatasetV2",
-        "SnapshotDataset",
-        "SnapshotDatasetV2",
-        "TextLineDataset",
-        "TFRecordDataset",
-        "TFRecordDatasetV2",
-        "FixedLengthRecordDataset",
-        "FixedLengthRecordDatasetV2",
-        "SqlDataset",
-        "WholeFileReader",
-        "WholeFileReaderV2",
-        "TextLineReader",
-        "TextLineReaderV2",
-        "TFRecordReader",
-        "TFRecordReaderV2",
-        "FixedLengthRecordReader",
-        "FixedLengthRecordReaderV2",
-        "DatasetToTFRecord",
-        "CreateSummaryFileWriter",
-        "CreateSummaryDbWriter",
-        "PrintV2",
-        "DebugIdentityV2",
-        "DebugIdentityV3",
-        "GeneratorDataset",
-        "RpcCall",
-        "RpcClient",
-        "RpcServer",
-    )
-)
 
 
 @dataclass(frozen=True)
@@ -70,12 +28,17 @@ class Signature:
 
 @dataclass(frozen=True)
 class Graph:
-    """What `saved_model.pb` says about the graph with the tag "serve".
+    """What `saved_model.pb` says about the graph with the tag "serve", or about its only graph.
 
-    `constants` counts the numbers held in the graph itself; `code` names the operators of CODE_OPERATORS in it.
+    `serving` is the signature that is converted and `name` its name: the only one, else "serving_default".
+    `constants` counts the numbers held in the graph itself; `code` names the operators that are code or touch files;
+    `version` is 1 for TensorFlow 1's kind, which holds no objects.
     """
 
+    version: int
+    tags: tuple[str, ...]
     signatures: tuple[str, ...]
+    name: str
     serving: Any
     constants: int
     nodes: int
@@ -85,55 +48,55 @@ class Graph:
 
 def read(path: Path) -> Graph:
     """Parse `path/saved_model.pb`. Raises UserError."""
-    import tensorflow as tf
-    from tensorflow.core.protobuf import saved_model_pb2
-
-    file = path / SAVED_MODEL
-    if file.stat().st_size > MAX_GRAPH_BYTES:
-        raise UserError(f"{file}: larger than {MAX_GRAPH_BYTES} bytes")
-    proto = saved_model_pb2.SavedModel()
-    try:
-        proto.ParseFromString(file.read_bytes())
-    except Exception as error:  # protobuf's DecodeError: importing it needs another dependency's name
-        raise UserError(f"{file}: not a SavedModel: it is cut or damaged ({error})") from error
-    tags = [sorted(graph.meta_info_def.tags) for graph in proto.meta_graphs]
-    graphs = [graph for graph in proto.meta_graphs if SERVE_TAG in graph.meta_info_def.tags]
+    proto = _parsed(path)
+    tags = [sorted(one.meta_info_def.tags) for one in proto.meta_graphs]
+    graphs = [one for one in proto.meta_graphs if SERVE_TAG in one.meta_info_def.tags]
+    if not graphs and len(proto.meta_graphs) == 1:
+        graphs = list(proto.meta_graphs)
     if not graphs:
-        raise UserError(f"{file}: holds no graph with the tag '{SERVE_TAG}', only {tags}", tags=tags)
-    graph = graphs[0]
-    nodes = list(graph.graph_def.node)
-    for function in graph.graph_def.library.function:
-        nodes.extend(function.node_def)
-    constants = 0
-    for node in nodes:
-        if node.op == "Const" and tf.dtypes.as_dtype(node.attr["value"].tensor.dtype).is_floating:
-            size = tf.TensorShape(node.attr["value"].tensor.tensor_shape).num_elements() or 0
-            constants += size if size > 1 else 0
-    public = {name: value for name, value in graph.signature_def.items() if not name.startswith("__")}
+        raise UserError(f"{path}: holds no graph with the tag '{SERVE_TAG}', only {tags}", tags=tags)
+    chosen = graphs[0]
+    public = {name: value for name, value in chosen.signature_def.items() if not name.startswith("__")}
+    name = next(iter(public)) if len(public) == 1 else SIGNATURE
     return Graph(
+        version=2 if chosen.object_graph_def.nodes else 1,
+        tags=tuple(sorted(chosen.meta_info_def.tags)),
         signatures=tuple(sorted(public)),
-        serving=public.get(SIGNATURE),
-        constants=constants,
-        nodes=len(nodes),
-        code=tuple(sorted({node.op for node in nodes} & CODE_OPERATORS)),
-        tensorflow=graph.meta_info_def.tensorflow_version,
+        name=name,
+        serving=public.get(name),
+        constants=graph.constants(chosen.graph_def),
+        nodes=len(graph.all_nodes(chosen.graph_def)),
+        code=graph.code_in(chosen.graph_def),
+        tensorflow=chosen.meta_info_def.tensorflow_version,
     )
 
 
-def serving_signature(path: Path, graph: Graph) -> Signature:
-    """The signature "serving_default". Raises UserError that lists what there is instead."""
-    if graph.serving is None:
+def _parsed(path: Path) -> Any:
+    import tensorflow as tf
+
+    file = path / (SAVED_MODEL if (path / SAVED_MODEL).is_file() else SAVED_MODEL_TEXT)
+    if file.stat().st_size > graph.MAX_BYTES:
+        raise UserError(f"{file}: larger than {graph.MAX_BYTES} bytes")
+    try:
+        return tf.__internal__.saved_model.parse_saved_model(str(path))
+    except OSError as error:
+        raise UserError(f"{file}: not a SavedModel: it is cut or damaged ({error})") from error
+
+
+def serving_signature(path: Path, found: Graph) -> Signature:
+    """The signature that is converted: see Graph. Raises UserError that lists what there is instead."""
+    if found.serving is None:
         raise UserError(
             f"{path}: has no serving signature '{SIGNATURE}'; "
-            + (f"its signatures are {', '.join(graph.signatures)}" if graph.signatures else "it has none at all"),
+            + (f"its signatures are {', '.join(found.signatures)}" if found.signatures else "it has none at all"),
             hint="export it with signatures={'serving_default': ...}",
-            signatures=list(graph.signatures),
+            signatures=list(found.signatures),
         )
-    inputs = tuple(_spec(path, name, info) for name, info in sorted(graph.serving.inputs.items()))
-    outputs = tuple(_spec(path, name, info) for name, info in sorted(graph.serving.outputs.items()))
+    inputs = tuple(_spec(path, name, info) for name, info in sorted(found.serving.inputs.items()))
+    outputs = tuple(_spec(path, name, info) for name, info in sorted(found.serving.outputs.items()))
     if not inputs or not outputs:
-        raise UserError(f"{path}: the signature '{SIGNATURE}' has {len(inputs)} inputs and {len(outputs)} outputs")
-    return Signature(SIGNATURE, inputs, outputs)
+        raise UserError(f"{path}: the signature '{found.name}' has {len(inputs)} inputs and {len(outputs)} outputs")
+    return Signature(found.name, inputs, outputs)
 
 
 def _spec(path: Path, name: str, info: Any) -> TensorSpec:

@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import re
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,97 +10,126 @@ from pathlib import Path
 from edgekit.errors import UserError
 
 SAVED_MODEL = "saved_model.pb"
+SAVED_MODEL_TEXT = "saved_model.pbtxt"
+FROZEN_GRAPH = "frozen_inference_graph.pb"
 FORMS = {
     "saved-model": "TensorFlow SavedModel",
     "keras": "Keras 3 archive",
-    "tflite": "TFLite model",
     "keras-h5": "Keras .h5 file",
     "graph-def": "frozen TensorFlow graph (GraphDef)",
-    "tf1-checkpoint": "TensorFlow 1 checkpoint",
+    "tf1-checkpoint": "TensorFlow 1 checkpoint with its graph",
+    "tflite": "TFLite model",
     "tf2-checkpoint": "TensorFlow 2 checkpoint, which holds weights but no graph",
-    "serving-folder": "TensorFlow Serving version folder",
-    "saved-model-text": "TensorFlow SavedModel in text form",
 }
-CONVERTIBLE = ("saved-model", "keras", "keras-h5")
 KERAS = ("keras", "keras-h5")
-# What to do with a form that is known but cannot be converted.
-ADVICE = {
-    "tflite": "convert the model that it was made from",
-    "graph-def": "export a SavedModel from where it was trained",
-    "tf1-checkpoint": "export a SavedModel from the code that built the graph",
-    "tf2-checkpoint": "restore it into its model and export that: model.export('saved_model')",
-    "saved-model-text": "save it in binary form (saved_model.pb)",
-}
+NO_GRAPH = "tf2-checkpoint"
+_KNOWN = "a SavedModel or Serving folder, a .keras, .h5, frozen .pb or .tflite file, or a TensorFlow 1 checkpoint"
+# What exporters call every model: the folder's name says more.
+_NO_NAMES = ("saved_model", "savedmodel", "export", "model", "frozen_inference_graph", ".meta", ".index")
 _HDF5 = b"\x89HDF\r\n\x1a\n"
 
 
 @dataclass(frozen=True)
 class SourceModel:
-    """A model file or folder. `sha256` is of the file, or of the sorted lines "path NUL sha256 LF" of a folder."""
+    """A model file or folder. `sha256` is of the file, or of the sorted lines "path NUL sha256 LF" of several.
+
+    `path` is what is read: of a TensorFlow Serving folder its newest version, of an export of the Object Detection API
+    its graph; `notes` say so.
+    """
 
     path: Path
     name: str
     form: str
     sha256: str
     size: int
+    notes: tuple[str, ...] = ()
 
 
 def open_model(path: Path) -> SourceModel:
     """Recognise and hash a model. Raises UserError for what is not a model."""
+    path, notes = _chosen(path)
     form = recognise(path)
-    digest, size = _digest(path)
-    return SourceModel(path, _name(path), form, digest, size)
+    try:
+        digest, size = _digest(path, _files(path, form))
+    except OSError as error:
+        raise UserError(f"{path}: cannot read it: {error.strerror or error}") from error
+    return SourceModel(path, _name(path), form, digest, size, notes)
 
 
 def require_convertible(model: SourceModel) -> None:
-    """Raises UserError that says which form this is, when it is none that can be converted."""
-    if model.form in CONVERTIBLE:
-        return
-    hint = ADVICE.get(model.form, "")
-    if model.form == "serving-folder":
-        hint = f"name the version: {_versions(model.path)[-1]}"
-    raise UserError(
-        f"{model.path}: this is a {FORMS[model.form]}; edgekit converts SavedModel folders, .keras and .h5 files",
-        hint=hint,
-        form=model.form,
-    )
+    """Raises UserError for a form that holds no graph, with the command that exports one."""
+    if model.form == NO_GRAPH:
+        raise UserError(
+            f"{model.path}: this is a {FORMS[model.form]}",
+            hint="restore it into its model and export that: model.export('saved_model'), "
+            "or tf.saved_model.save(model, 'saved_model')",
+            form=model.form,
+        )
 
 
 def recognise(path: Path) -> str:
     """Which of FORMS it is, by its content. Raises UserError."""
-    if not path.exists():
-        raise UserError(f"{path}: no such model", hint="give a SavedModel folder, a .keras or an .h5 file")
+    if not path.exists() and _checkpoint_form(path) is None:
+        raise UserError(f"{path}: no such model", hint=f"give {_KNOWN}")
     try:
         form = _folder_form(path) if path.is_dir() else _file_form(path)
     except OSError as error:
         raise UserError(f"{path}: cannot read it: {error.strerror or error}") from error
     if form is None:
         below = sorted(path.glob(f"*/{SAVED_MODEL}")) if path.is_dir() else []
-        hint = (
-            f"there is a SavedModel in {below[0].parent}"
-            if below
-            else "give a SavedModel folder, a .keras or an .h5 file"
-        )
+        hint = f"there is a SavedModel in {below[0].parent}" if below else f"give {_KNOWN}"
         raise UserError(f"{path}: not a model that edgekit knows", hint=hint)
     return form
 
 
+def checkpoint_prefix(path: Path) -> str:
+    """What the files of a TensorFlow 1 checkpoint begin with: `path` is their folder, one of them, or that prefix.
+
+    In a folder with several the file `checkpoint` names the latest. The prefix may end in "/": files named `.meta`,
+    `.index` and `.data-...` have an empty name. Raises UserError when it is not clear which one is meant.
+    """
+    if not path.is_dir():
+        return re.sub(r"\.(meta|index|data-\d{5}-of-\d{5})$", "", str(path))
+    prefixes = sorted(item.name.removesuffix(".meta") for item in path.iterdir() if item.name.endswith(".meta"))
+    latest = _latest(path / "checkpoint")
+    if latest in prefixes:
+        prefixes = [latest]
+    if len(prefixes) != 1:
+        raise UserError(
+            f"{path}: holds several checkpoints: {', '.join(prefixes)}",
+            hint=f"name one: {path / prefixes[-1]}.meta",
+            checkpoints=prefixes,
+        )
+    return f"{path}{os.sep}{prefixes[0]}"
+
+
+def _latest(file: Path) -> str | None:
+    # The first line of this text protocol buffer: model_checkpoint_path: "/where/it/was/model.ckpt-100"
+    try:
+        found = re.search(r'^model_checkpoint_path: "([^"]*)"', file.read_text("utf-8"), re.MULTILINE)
+    except (OSError, UnicodeDecodeError):
+        return None
+    return found.group(1).rpartition("/")[2] if found else None
+
+
+def _is_saved_model(path: Path) -> bool:
+    return (path / SAVED_MODEL).is_file() or (path / SAVED_MODEL_TEXT).is_file()
+
+
 def _folder_form(path: Path) -> str | None:
-    if (path / SAVED_MODEL).is_file():
+    if _is_saved_model(path):
         return "saved-model"
-    if (path / "saved_model.pbtxt").is_file():
-        return "saved-model-text"
-    if _versions(path):
-        return "serving-folder"
     names = [item.name for item in path.iterdir()]
     if any(name.endswith(".meta") for name in names):
         return "tf1-checkpoint"
     if any(name.endswith(".index") for name in names):
-        return "tf2-checkpoint"
+        return NO_GRAPH
     return None
 
 
 def _file_form(path: Path) -> str | None:
+    if (form := _checkpoint_form(path)) is not None:
+        return form
     with path.open("rb") as file:
         head = file.read(64)
     if head[4:8] == b"TFL3":
@@ -108,11 +138,14 @@ def _file_form(path: Path) -> str | None:
         return "keras-h5"
     if head.startswith(b"PK\x03\x04"):
         return "keras" if _is_keras(path) else None
-    if path.suffix == ".meta":
-        return "tf1-checkpoint"
-    if path.suffix == ".index":
-        return "tf1-checkpoint" if path.with_suffix(".meta").exists() else "tf2-checkpoint"
     return "graph-def" if _is_graph_def(head) else None
+
+
+def _checkpoint_form(path: Path) -> str | None:
+    prefix = checkpoint_prefix(path)
+    if Path(prefix + ".meta").is_file():
+        return "tf1-checkpoint"
+    return NO_GRAPH if Path(prefix + ".index").is_file() else None
 
 
 def _is_keras(path: Path) -> bool:
@@ -134,27 +167,53 @@ def _is_graph_def(head: bytes) -> bool:
 
 
 def _versions(path: Path) -> list[Path]:
-    return sorted(item.parent for item in path.glob(f"[0-9]*/{SAVED_MODEL}") if item.parent.name.isdigit())
+    """The version folders of a TensorFlow Serving folder, oldest first: their names are numbers."""
+    if not path.is_dir():
+        return []
+    return sorted(
+        (item for item in path.iterdir() if re.fullmatch(r"[0-9]+", item.name) and _is_saved_model(item)),
+        key=lambda item: int(item.name),
+    )
+
+
+def _chosen(path: Path) -> tuple[Path, tuple[str, ...]]:
+    """What to read of a folder that holds one model in several versions or forms, and a note that says which."""
+    if not path.is_dir() or _is_saved_model(path):
+        return path, ()
+    if versions := _versions(path):
+        named = ", ".join(version.name for version in versions)
+        return versions[-1], (f"version {versions[-1].name} of {named}: the newest",) if len(versions) > 1 else ()
+    for inner in (path / FROZEN_GRAPH, path / "saved_model"):
+        if inner.is_file() or _is_saved_model(inner):
+            return inner, (f"{inner.name} of the export",)
+    return path, ()
 
 
 def _name(path: Path) -> str:
     resolved = path.resolve()
-    name = resolved.name if resolved.is_dir() else resolved.stem
-    if resolved.is_dir() and (name.isdigit() or name in ("saved_model", "savedmodel", "export", "model")):
-        return resolved.parent.name
-    return name
+    while re.fullmatch(r"[0-9]+", resolved.stem) or resolved.stem.lower() in _NO_NAMES:
+        resolved = resolved.parent
+    return resolved.name if resolved.is_dir() else resolved.stem
 
 
-def _digest(path: Path) -> tuple[str, int]:
-    if path.is_file():
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest(), path.stat().st_size
-    lines, size = [], 0
-    for folder, _, files in os.walk(path):
-        for name in files:
-            item = Path(folder) / name
-            with item.open("rb") as file:
-                digest = hashlib.file_digest(file, "sha256").hexdigest()
-            lines.append(f"{item.relative_to(path).as_posix()}\0{digest}\n")
-            size += item.stat().st_size
+def _files(path: Path, form: str) -> list[Path]:
+    if path.is_dir():
+        return [Path(folder) / name for folder, _, names in os.walk(path) for name in names]
+    if form not in ("tf1-checkpoint", NO_GRAPH):
+        return [path]
+    prefix = Path(checkpoint_prefix(path) + ".meta").name.removesuffix(".meta")
+    own = re.compile(re.escape(prefix) + r"(\.meta|\.index|\.data-\d{5}-of-\d{5})?")
+    return [item for item in path.parent.iterdir() if own.fullmatch(item.name) and item.is_file()]
+
+
+def _digest(path: Path, files: list[Path]) -> tuple[str, int]:
+    digests, size = {}, 0
+    for item in files:
+        with item.open("rb") as file:
+            digests[item] = hashlib.file_digest(file, "sha256").hexdigest()
+        size += item.stat().st_size
+    if files == [path]:
+        return digests[path], size
+    root = path if path.is_dir() else path.parent
+    lines = [f"{item.relative_to(root).as_posix()}\0{digest}\n" for item, digest in digests.items()]
     return hashlib.sha256("".join(sorted(lines)).encode()).hexdigest(), size

@@ -60,7 +60,7 @@ class TestInspect:
         (edgekit.cwd / "thing").write_bytes(content)
         told = edgekit.fails("inspect", "thing")
         assert told["message"] == "thing: not a model that edgekit knows"
-        assert told["hint"] == "give a SavedModel folder, a .keras or an .h5 file"
+        assert told["hint"].startswith("give a SavedModel or Serving folder, a .keras, .h5")
 
     def test_nothing_there(self, edgekit: Program) -> None:
         assert edgekit.fails("inspect", "nowhere")["message"] == "nowhere: no such model"

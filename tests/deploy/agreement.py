@@ -30,7 +30,7 @@ from edgekit.bundles import bundle
 from tests.deploy import boards
 from tests.deploy.boards import REPOSITORY, Board, write_ssh_config
 from tests.deploy.kit import User
-from tests.speech import spectrograms
+from tests.speech import music_spectrograms, spectrograms
 
 SHARED = REPOSITORY.parent / "shared"
 PAGE = REPOSITORY / "docs/agreement.md"
@@ -87,6 +87,11 @@ def pictures(_: Path) -> Path:
 def speech(folder: Path) -> Path:
     np.save(folder / "speech.npy", spectrograms(SHARED / "data/speech_wavs"))
     return folder / "speech.npy"
+
+
+def music(folder: Path) -> Path:
+    np.save(folder / "music.npy", music_spectrograms(SHARED / "data/speech_wavs"))
+    return folder / "music.npy"
 
 
 def numbers(folder: Path) -> Path:
@@ -146,7 +151,7 @@ MODELS = (
     ),
     RealModel(
         "half plus two",
-        "serving_odd_savedmodels/saved_model_half_plus_two_tf2_cpu/00000123",
+        "serving_odd_savedmodels/saved_model_half_plus_two_tf2_cpu",
         numbers,
     ),
     RealModel(
@@ -184,12 +189,14 @@ MODELS = (
         pictures,
         ("--range", "-1..1", "--task", "classification"),
     ),
+    RealModel(
+        "music tags (musicnn)",
+        "musicnn_tf1_checkpoint_mtt_musicnn/MTT_musicnn",
+        music,
+    ),
 )
-# The other folders of ../shared/models: what is in them, and what `edgekit convert` says.
-REFUSED = {
-    "basic_pitch_savedmodel": ("saved_model", "was converted but does not run"),
-    "musicnn_tf1_checkpoint_mtt_musicnn": ("MTT_musicnn", "TensorFlow 1 checkpoint"),
-}
+# The other folders of ../shared/models, and what `edgekit convert` says.
+REFUSED = {"basic_pitch_savedmodel": "was converted but does not run"}
 
 
 def profile_with_steps(board: Board, folder: Path) -> Path:
@@ -336,7 +343,7 @@ def sent(rows: Sequence[Agreement]) -> list[str]:
 
 
 def page(rows: Sequence[Agreement]) -> str:
-    refused = "\n".join(f"| {folder} | {says} |" for folder, (_, says) in REFUSED.items())
+    refused = "\n".join(f"| {folder} | {says} |" for folder, says in REFUSED.items())
     return PROSE.format(
         table="\n".join(table(rows)), sent="\n".join(sent(rows)), refused=refused, samples=SAMPLES, models=len(MODELS)
     )

@@ -57,21 +57,7 @@ def test_each_folder_of_models_is_on_the_page_with_its_figures_or_its_refusal(sh
     assert agreement.figures(text).keys() == {(model.name, kind) for model in MODELS for kind in KINDS}
     folders = {path.name for path in (shared / "models").iterdir()}
     assert folders == {model.folder for model in MODELS} | REFUSED.keys()
-    for folder, (_, says) in REFUSED.items():
+    for folder, says in REFUSED.items():
         assert f"| {folder} | {says} |" in text
     assert (REPOSITORY / "scripts/board-agreement").stat().st_mode & 0o100
     assert "\nscripts/board-agreement\n" in text
-
-
-@pytest.mark.shared
-@pytest.mark.parametrize("folder", [name for name in REFUSED if name != "basic_pitch_savedmodel"])
-def test_a_folder_that_does_not_convert_is_refused_before_anything_is_made(
-    shared: Path, user: User, tmp_path: Path, folder: str
-) -> None:
-    file, says = REFUSED[folder]
-    data = agreement.numbers(tmp_path)
-    error = user.fail(
-        2, "convert", shared / "models" / folder / file, "-p", "host", "-c", data, "-o", tmp_path / "m.tflite"
-    )
-    assert says in error["message"]
-    assert not (tmp_path / "m.tflite").exists()

@@ -233,8 +233,6 @@ class TestRefused:
     def test_no_serving_signature(
         self, attempt: Callable[..., Conversion], saved: Callable[..., Path], vectors: Path
     ) -> None:
-        with pytest.raises(UserError, match="no serving signature 'serving_default'; its signatures are double"):
-            attempt(saved(lambda x: x * 2, signature="double"), vectors)
         with pytest.raises(UserError, match="it has none at all"):
             attempt(saved(lambda x: x * 2, signature=None), vectors)
 

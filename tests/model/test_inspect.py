@@ -28,34 +28,35 @@ class TestRecognise:
             ("m.ckpt.meta", b"", "tf1-checkpoint"),
             ("m.ckpt.index", b"", "tf2-checkpoint"),
             ("folder/model.ckpt.meta", b"", "tf1-checkpoint"),
+            ("folder/.meta", b"", "tf1-checkpoint"),
             ("folder/ckpt-1.index", b"", "tf2-checkpoint"),
-            ("folder/00000123/saved_model.pb", b"", "serving-folder"),
-            ("folder/saved_model.pbtxt", b"", "saved-model-text"),
+            ("folder/saved_model.pbtxt", b"", "saved-model"),
         ],
     )
-    def test_known_forms_are_named_though_they_cannot_be_converted(
-        self, tmp_path: Path, file: str, content: bytes, form: str
-    ) -> None:
+    def test_each_form_by_its_content(self, tmp_path: Path, file: str, content: bytes, form: str) -> None:
         path = tmp_path / file
         path.parent.mkdir(exist_ok=True, parents=True)
         path.write_bytes(content)
-        model = tmp_path / "folder" if "folder" in file else path
-        assert recognise(model) == form
-        with pytest.raises(UserError, match=r"edgekit converts SavedModel folders, \.keras and") as caught:
-            require_convertible(open_model(model))
-        assert caught.value.hint
+        assert recognise(tmp_path / "folder" if "folder" in file else path) == form
+
+    def test_weights_without_a_graph_are_refused_with_the_command_that_is_missing(self, tmp_path: Path) -> None:
+        (tmp_path / "ckpt-1.index").touch()
+        for path in (tmp_path, tmp_path / "ckpt-1.index", tmp_path / "ckpt-1"):
+            with pytest.raises(UserError, match="holds weights but no graph") as caught:
+                require_convertible(open_model(path))
+            assert "model.export('saved_model')" in str(caught.value.hint)
 
     def test_hdf5_is_known_whatever_its_name(self, tmp_path: Path) -> None:
         (tmp_path / "m.keras").write_bytes(b"\x89HDF\r\n\x1a\n" + bytes(60))
         assert recognise(tmp_path / "m.keras") == "keras-h5"
 
-    def test_a_serving_folder_names_its_newest_version(self, tmp_path: Path) -> None:
-        for version in ("00000123", "00000124"):
+    def test_of_a_serving_folder_the_newest_version_is_read(self, tmp_path: Path) -> None:
+        for version in ("9", "00000010", "notes"):
             (tmp_path / version).mkdir()
             (tmp_path / version / "saved_model.pb").touch()
-        with pytest.raises(UserError) as caught:
-            require_convertible(open_model(tmp_path))
-        assert "00000124" in (caught.value.hint or "")
+        found = open_model(tmp_path)
+        assert (found.path, found.form, found.name) == (tmp_path / "00000010", "saved-model", tmp_path.name)
+        assert found.notes == ("version 00000010 of 9, 00000010: the newest",)
 
     @pytest.mark.parametrize("content", [b"", b"hello", b"PK\x03\x04 cut", b"\x0a", b"\0" * 100])
     def test_what_is_no_model_is_refused(self, tmp_path: Path, content: bytes) -> None:
@@ -102,10 +103,9 @@ class TestInspect:
         assert (found.inputs, found.outputs) == (colours.record.inputs, colours.record.outputs)
         assert found.operators["CONV_2D"] == 1
 
-    def test_without_a_serving_signature_it_lists_what_there_is(self, saved: Callable[..., Path]) -> None:
+    def test_the_only_signature_is_the_one_whatever_its_name(self, saved: Callable[..., Path]) -> None:
         found = inspect(saved(lambda x: x * 2, signature="double"))
-        assert found.signatures == ("double",)
-        assert "its signatures are double" in found.notes[0]
+        assert (found.signatures, [spec.name for spec in found.inputs]) == (("double",), ["x"])
 
     def test_code_is_named_and_not_run(self, models: Path) -> None:
         found = inspect(models / "lambda.keras")

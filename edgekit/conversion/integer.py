@@ -1,0 +1,37 @@
+"""A float TFLite model to INT8, in the two steps that TensorFlow's converter takes behind its back.
+
+Called one by one, so that a model is lowered once, may be a `.tflite` from elsewhere, and is calibrated once whatever
+is then made of it. The functions are internal to TensorFlow, whose version is pinned, and called as in
+`lite.python.lite.TFLiteConverterBase._quantize`.
+"""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+Samples = Callable[[], Iterator[dict[str, Any] | list[Any]]]
+
+
+def calibrate(float_model: bytes, samples: Samples) -> bytes:
+    """The float model with each tensor's least and largest value over the samples written into it.
+
+    A sample is {signature's input name: array with its batch}, or the arrays in the model's order where it has no
+    signature. Raises what TensorFlow and the samples raise.
+    """
+    from tensorflow.lite.python.optimize import calibrator
+
+    content: bytes = calibrator.Calibrator(calibrator.add_intermediate_tensors(float_model)).calibrate(samples)
+    return content
+
+
+def quantize(calibrated: bytes, *, input_dtype: str, output_dtype: str, dense_per_channel: bool) -> bytes:
+    """INT8 wherever an operator has an INT8 form. Raises what TensorFlow raises."""
+    import tensorflow as tf
+    from tensorflow.lite.python import convert
+
+    content = convert.mlir_quantize(
+        calibrated,
+        input_data_type=tf.dtypes.as_dtype(input_dtype),
+        output_data_type=tf.dtypes.as_dtype(output_dtype),
+        disable_per_channel_for_dense_layers=not dense_per_channel,
+    )
+    return bytes(convert.deduplicate_readonly_buffers(content))

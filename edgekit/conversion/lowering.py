@@ -1,0 +1,177 @@
+"""From any source form to a float TFLite model: what `quantize` starts from. Runs in the worker."""
+
+import contextlib
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from edgekit_runtime import batch
+from edgekit_runtime.manifest import TensorSpec
+
+from edgekit.errors import CheckFailed, UserError
+from edgekit.models import checkpoint, flatbuffer, graph, keras_model, savedmodel, savedmodel_v1
+from edgekit.models.graph import FrozenGraph
+from edgekit.models.savedmodel import Signature
+from edgekit.models.source import KERAS
+
+_SIZES_AT_RUN_TIME = {"SHAPE", "RANGE", "FILL"}
+Lower = Callable[[tuple[TensorSpec, ...]], tuple[bytes, tuple[TensorSpec, ...]]]
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A source that was read: its inputs, and `lower`, which makes the float TFLite model for inputs of known sizes.
+
+    `lower` gives the inputs back: their batch is 1 where an open one would cost operators.
+    """
+
+    inputs: tuple[TensorSpec, ...]
+    lower: Lower
+    notes: tuple[str, ...] = ()
+
+
+def open_source(path: Path, form: str, folder: Path, *, trust_code: bool) -> Opened:
+    """Read the source; `folder` is for files in between. Raises UserError, CheckFailed."""
+    if form == "tflite":
+        return _tflite(path)
+    if form in KERAS:
+        model = keras_model.load(path, form, trust_code=trust_code)
+        keras_model.export(model, folder / "keras")
+        return _saved_model(path, folder / "keras", folder, savedmodel.read(folder / "keras"))
+    if form == "saved-model":
+        found = savedmodel.read(path)
+        _refuse_code(path, found.code, trust_code=trust_code)
+        if found.version == 2:
+            return _saved_model(path, path, folder, found)
+        savedmodel.serving_signature(path, found)
+        return _frozen(path, savedmodel_v1.freeze(path, found), folder)
+    if form == "graph-def":
+        frozen = graph.read(path)
+        _refuse_code(path, graph.code_in(frozen.graph), trust_code=trust_code)
+        part = graph.pruned(path, frozen.graph, frozen.inputs.values(), frozen.outputs.values(), {})
+        return _frozen(path, replace(frozen, graph=part), folder)
+    training = checkpoint.read(path)
+    _refuse_code(path, graph.code_in(training.meta.graph_def), trust_code=trust_code)
+    return _frozen(path, checkpoint.freeze(path, training), folder)
+
+
+def _refuse_code(path: Path, operators: Sequence[str], *, trust_code: bool) -> None:
+    if not trust_code:
+        keras_model.refuse_code(path, tuple(f"operator {name}" for name in operators))
+
+
+def _frozen(path: Path, frozen: FrozenGraph, folder: Path) -> Opened:
+    graph.save(path, frozen, folder / "frozen")
+    opened = _saved_model(path, folder / "frozen", folder, savedmodel.read(folder / "frozen"))
+    return replace(opened, notes=frozen.notes)
+
+
+def _tflite(path: Path) -> Opened:
+    found = flatbuffer.read(path)
+    if found.quantization != "float":
+        raise UserError(
+            f"{path}: this TFLite model is quantised already ({found.quantization})",
+            hint="give the float model that it was made from",
+            quantization=found.quantization,
+        )
+    free = [spec.name for spec in found.inputs if -1 in batch.sample_shape(spec)]
+    if free:
+        raise UserError(
+            f"{path}: the size of {', '.join(free)} is not fixed",
+            hint="give the SavedModel or Keras model that it was made from",
+        )
+    content = flatbuffer.named(path.read_bytes())
+    inputs = flatbuffer.parse(content).inputs
+    return Opened(inputs, lambda given: (content, given))
+
+
+def _saved_model(path: Path, source: Path, folder: Path, found: savedmodel.Graph) -> Opened:
+    signature = savedmodel.serving_signature(path, found)
+
+    def lower(inputs: tuple[TensorSpec, ...]) -> tuple[bytes, tuple[TensorSpec, ...]]:
+        loaded = _load(source, path)
+        content = _float(path, loaded, signature, inputs, folder / "wrapped")
+        # The batch stays open where that costs no operator, so that the Engine may batch; else it is 1.
+        if _SIZES_AT_RUN_TIME & set(flatbuffer.parse(content).operators) and any(
+            spec.shape[:1] == (-1,) for spec in inputs
+        ):
+            inputs = tuple(replace(spec, shape=(1, *spec.shape[1:])) if spec.shape else spec for spec in inputs)
+            content = _float(path, loaded, signature, inputs, folder / "wrapped-1")
+        return flatbuffer.named(content), inputs
+
+    return Opened(signature.inputs, lower)
+
+
+def _load(source: Path, named: Path) -> Any:
+    import tensorflow as tf
+
+    try:
+        return tf.saved_model.load(str(source))
+    except Exception as error:  # TensorFlow raises anything for damaged or foreign models
+        raise UserError(
+            f"{named}: TensorFlow {tf.__version__} cannot load it: {_first_line(error)}",
+            hint="export it again with a current TensorFlow",
+        ) from error
+
+
+def _float(path: Path, loaded: Any, signature: Signature, inputs: Sequence[TensorSpec], folder: Path) -> bytes:
+    import tensorflow as tf
+
+    converter = tf.lite.TFLiteConverter.from_saved_model(
+        str(_wrapped(loaded, signature, inputs, folder)), signature_keys=[savedmodel.SIGNATURE]
+    )
+    with failures(path):
+        content: bytes = converter.convert()
+    return content
+
+
+def _wrapped(loaded: Any, signature: Signature, inputs: Sequence[TensorSpec], folder: Path) -> Path:
+    """The serving signature with these input shapes, as a SavedModel of its own."""
+    import tensorflow as tf
+
+    serving = loaded.signatures[signature.name]
+    module = tf.Module()
+    module.loaded = loaded
+    specs = {
+        spec.name: tf.TensorSpec([None if size == -1 else size for size in spec.shape], spec.dtype, name=spec.name)
+        for spec in inputs
+    }
+
+    def serve(**given: Any) -> Any:
+        return serving(**given)
+
+    function = tf.function(serve).get_concrete_function(**specs)
+    tf.saved_model.save(module, str(folder), signatures={savedmodel.SIGNATURE: function})
+    return folder
+
+
+@contextlib.contextmanager
+def failures(named: Path) -> Iterator[None]:
+    """TensorFlow's refusals as ours; all that it says is text."""
+    try:
+        yield
+    except (UserError, CheckFailed):
+        raise
+    except Exception as error:  # ConverterError, RuntimeError, ValueError
+        raise _conversion_failure(named, str(error)) from error
+
+
+def _conversion_failure(named: Path, text: str) -> UserError | CheckFailed:
+    found = re.findall(r"(?:TF Select|Custom) ops: ([\w, ]+)", text)
+    found += re.findall(r"'tf\.(\w+)' op is neither a custom op nor a flex op", text)
+    found += re.findall(r"Quantization (?:to \S+ )?not (?:yet )?supported for op: '?(\w+)", text)
+    operators = sorted({name.strip() for group in found for name in group.split(",") if name.strip()})
+    if operators:
+        return UserError(
+            f"{named}: no INT8 TFLite operator does the work of: {', '.join(operators)}",
+            hint="change these in the model before it is exported, or cut them off and do them outside of it",
+            operators=operators,
+        )
+    return CheckFailed(f"{named}: TensorFlow could not convert it: {_first_line(text)}")
+
+
+def _first_line(error: object) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[0][:300] if lines else type(error).__name__
