@@ -67,14 +67,18 @@ def activate(board: Board, release_id: str | None = None, *, on_stderr: Callable
 
 
 def rollback(board: Board) -> Status:
-    """Make the previous release current; needs no Python there. Raises NoPreviousRelease, Damaged, Locked."""
-    current = status(board).current
-    if current is None:
+    """Take the pending release back, else make the previous one current; needs no Python there.
+
+    Raises NoPreviousRelease, Damaged, Locked.
+    """
+    found = status(board)
+    last = found.pending or found.current
+    if last is None:
         raise NoPreviousRelease(
             f"{board.name}: no release is current, so there is none to roll back", hint="activate one", board=board.name
         )
     # Naming where from makes a repeated order harmless: it cannot swap back.
-    return parse(board.call("rollback", current.id))
+    return parse(board.call("rollback", last.id))
 
 
 def check(board: Board, release_id: str | None = None) -> dict[str, str]:

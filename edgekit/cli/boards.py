@@ -208,11 +208,15 @@ def rollback(
     ssh_config: options.SshConfig = None,
     json: show.Json = False,
 ) -> None:
-    """Make the previous release the current one again."""
+    """Take back what the next boot would activate; if nothing waits for it, make the previous release current again."""
     with opened(name, ssh_config) as target:
+        pending = board.status(target).pending
         found = board.rollback(target)
         planned = None if target.transport.runs else board.first_boot(target)
-    if _show_found(name, found, planned, json=json):
+    if pending is not None and not json:
+        kept = f"{show.short(found.current.id)} stays current" if found.current else "none is current"
+        show.say(f"{show.short(pending.id)} ({pending.name}) is taken back: the next boot leaves it alone; {kept}")
+    if _show_found(name, found, planned, json=json) and found.current is not None:
         show.next_step("edgekit", "bench", name)
 
 
@@ -225,7 +229,7 @@ def _show_found(name: str, found: board.Status, planned: board.FirstBoot | None,
     show_status(name, found)
     if planned is None:
         return True
-    if found.pending is None and found.staged is not None:
+    if found.state == "STAGED" and found.pending is None:
         show.next_step("edgekit", "activate", name)
     else:
         show_first_boot(found, planned)

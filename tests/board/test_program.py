@@ -234,7 +234,26 @@ def test_another_order_takes_the_place_of_what_was_left_to_the_boot(
     values = dash.ok(*words[order])
     assert values["pending"] == "- -"
     dash.ok("boot")
-    assert dash.current == (two if order == "defer" else one).release.id
+    assert dash.current == (one if order == "activate" else two).release.id
+
+
+def test_a_rollback_takes_back_what_is_pending_before_what_is_current(
+    program: Program, one: Bundle, two: Bundle
+) -> None:
+    program.ok("defer", program.stage(one))  # a new card: nothing is current
+    for words in (("rollback",), ("rollback", one.release.id)):
+        values = program.ok(*words)
+        assert (values["state"], values["pending"], values["current"]) == ("ROLLED_BACK", "- -", "- -")
+        assert values["staged"].split()[0] == one.release.id
+    assert program("rollback").code == "no-previous"
+    program.activate(one)
+    program.ok("defer", program.stage(two))
+    for _ in range(2):
+        values = program.ok("rollback", two.release.id)
+        assert (values["pending"], values["current"].split()[0]) == ("- -", one.release.id)
+    program.ok("boot")
+    assert program.current == one.release.id
+    assert program("rollback", "0" * 64).code == "not-current"
 
 
 def test_a_release_that_refuses_itself_at_boot_is_not_tried_again(

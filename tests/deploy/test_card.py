@@ -60,6 +60,9 @@ def test_a_deployment_is_left_to_the_first_boot_and_each_order_says_so(
     again = user.do("push", first["bundle"], sd.name)
     assert (again["sent_bytes"], again["reused_bytes"]) == (0, first["push"]["sent_bytes"])
     assert user.do("activate", sd.name, first["release"][:12])["pending"] == pending
+    talk = user.run("rollback", sd.name)
+    assert talk.status == 0, talk.stderr
+    assert "(colours) is taken back: the next boot leaves it alone; none is current" in talk.words
     assert user.fail(1, "rollback", sd.name)["type"] == "NoPreviousRelease"
 
 
