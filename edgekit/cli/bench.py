@@ -176,10 +176,8 @@ def _current_kind(board: Board) -> str | None:
 def show_bench(reports: Sequence[BenchReport], kinds: Sequence[str | None]) -> None:
     """One column a report; with two the ratio, if both may be compared. An emulated board's times are not shown."""
     first = reports[0]
-    reasons = list(dict.fromkeys(reason for report in reports for reason in report.validity.reasons))
+    reasons = show_reasons(reports)
     emulated = any(report.environment.emulated for report in reports)
-    for reason in reasons:
-        show.line(f"times are not valid: {reason}", "bold red")
     if emulated:
         show.line("they are left out here; --json has them")
     names = [kind if kind and len(set(kinds)) == len(kinds) else None for kind in kinds]
@@ -202,8 +200,21 @@ def show_bench(reports: Sequence[BenchReport], kinds: Sequence[str | None]) -> N
     )
     if not emulated:
         _show_stages(first)
+    show_warnings(reports)
+
+
+def show_reasons(reports: Sequence[BenchReport], of: str = "") -> list[str]:
+    """Why times are not valid; each line begins with `of`."""
+    reasons = list(dict.fromkeys(reason for report in reports for reason in report.validity.reasons))
+    for reason in reasons:
+        show.line(f"{of}times are not valid: {reason}", "bold red")
+    return reasons
+
+
+def show_warnings(reports: Sequence[BenchReport], of: str = "") -> None:
+    """What else the figures have to be read with."""
     for warning in dict.fromkeys(warning for report in reports for warning in report.validity.warnings):
-        show.say(warning, label="warning:", style="yellow")
+        show.say(of + warning, label="warning:", style="yellow")
 
 
 def _times(reports: Sequence[BenchReport], *, ratio: bool) -> list[tuple[Any, ...]]:

@@ -232,7 +232,7 @@ def _show_found(name: str, found: board.Status, planned: board.FirstBoot | None,
     if found.state == "STAGED" and found.pending is None:
         show.next_step("edgekit", "activate", name)
     else:
-        show_first_boot(found, planned)
+        show_first_boot(name, found, planned)
     return False
 
 
@@ -263,6 +263,11 @@ def show_push(name: str, sent: board.PushResult) -> None:
         f"{sent.sent_files} files, {show.size(sent.reused_bytes)} in {sent.reused_files} files were there "
         f"({sent.seconds:.1f} s)"
     )
+    show_sending(name, sent)
+
+
+def show_sending(name: str, sent: board.PushResult) -> None:
+    """How files travelled, where that is worth a word."""
     if sent.sending == "cat":
         show.say(f"{name} has no SFTP, so files went through its cat; they are hashed on the board all the same")
 
@@ -292,17 +297,18 @@ def show_status(name: str, found: board.Status) -> None:
         show.say(f"at work now: {found.locked}")
 
 
-def show_first_boot(found: board.Status, planned: board.FirstBoot) -> None:
+def show_first_boot(name: str, found: board.Status, planned: board.FirstBoot) -> None:
     """What the next boot will do, and how to take the card out."""
     if found.pending is not None:
         by = planned.unit or "the system"
         show.say(
-            f"the next boot checks {show.short(found.pending.id)} and, if it passes, makes it current "
+            f"{name}: the next boot checks {show.short(found.pending.id)} and, if it passes, makes it current "
             f"({by}, as {planned.user}); until then the board keeps what it has"
         )
         if planned.unit is None:
             show.say(
-                f"it has no systemd, so nothing does that yet: at each boot run, as {planned.user}: {planned.command}",
+                f"{name} has no systemd, so nothing does that yet: at each boot run, as {planned.user}: "
+                f"{planned.command}",
                 label="warning:",
                 style="yellow",
             )

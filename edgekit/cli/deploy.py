@@ -108,7 +108,9 @@ def deploy(
         if prepared is not None:
             _show_prepared(prepared, facts, held_out=held_out)
         fleet.show_boards(outcomes, pages)
-        show.next_step("edgekit", "status", outcomes[0].board)
+        running = [item.board for item in outcomes if item.value is None or item.value.first_boot is None]
+        if running:
+            show.next_step("edgekit", "status", running[0])
     raise typer.Exit(worst(outcomes))
 
 
@@ -132,7 +134,7 @@ def _finish_one(
         show.data(_plain(done, prepared, pages[done.board]))
         return
     if done.first_boot is not None:
-        show_first_boot(done.status, done.first_boot)
+        show_first_boot(done.board, done.status, done.first_boot)
         return
     show.next_step("edgekit", "run", done.board, "PICTURE")
     show.next_step("edgekit", "rollback", done.board)

@@ -13,7 +13,8 @@ from edgekit import board as boards
 from edgekit import deployment, fleet
 from edgekit.board import Board
 from edgekit.cli import show
-from edgekit.cli.boards import asker, opened
+from edgekit.cli.bench import show_reasons, show_warnings
+from edgekit.cli.boards import asker, opened, show_first_boot, show_sending
 from edgekit.deployment import Deployment, Prepared
 from edgekit.errors import CheckFailed
 from edgekit.fleet import Outcome
@@ -65,7 +66,7 @@ def _judged(item: Outcome[Deployment], facts: DeviceProfile) -> Outcome[Deployme
 
 
 def show_boards(outcomes: Sequence[Outcome[Deployment]], reports: dict[str, Path]) -> None:
-    """A row for each board, then what went wrong with those that failed."""
+    """A row for each board, then what has to be known of each, and what went wrong with those that failed."""
     rows: list[Sequence[Any]] = []
     for item in outcomes:
         state = "failed" if item.error else "done"
@@ -82,5 +83,17 @@ def show_boards(outcomes: Sequence[Outcome[Deployment]], reports: dict[str, Path
         )
     show.table("boards", ["board", "", "release", "sent", "median, ms", "report"], rows)
     for item in outcomes:
+        if item.value is not None:
+            _show_notes(item.value)
         if item.error is not None:
             show.error(item.error, as_json=False)
+
+
+def _show_notes(done: Deployment) -> None:
+    """What `deploy` tells of one board beside its figures."""
+    show_sending(done.board, done.push)
+    reports = [report for report in (done.bench, done.float_bench) if report is not None]
+    show_reasons(reports, f"{done.board}: ")
+    show_warnings(reports, f"{done.board}: ")
+    if done.first_boot is not None:
+        show_first_boot(done.board, done.status, done.first_boot)
