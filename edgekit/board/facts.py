@@ -62,7 +62,6 @@ class BoardFacts:
         return tuple(hostfacts.isa_names(self.features))
 
 
-UNKNOWN = "unknown"  # a NumPy that does not tell its version
 _HOW = "how"
 _KEYS = tuple(item.name for item in fields(BoardFacts) if item.name != _HOW)
 _PATTERNS = {
@@ -194,7 +193,7 @@ def require_match(
 def _numpy(limits: DeviceProfile | Manifest | None, own: str | None) -> Iterator[Mismatch]:
     """The board's own NumPy where it is missing or the interpreter does not take it."""
     wanted = resolve.numpy_range(limits) if isinstance(limits, DeviceProfile) else limits.numpy if limits else None
-    if own is None or (wanted and own != UNKNOWN and not resolve.in_range(own, wanted)):
+    if own is None or (wanted and own != resolve.UNKNOWN and not resolve.in_range(own, wanted)):
         yield Mismatch("numpy", f"the board's own{f', {wanted}' if wanted else ''}", own or "none")
 
 

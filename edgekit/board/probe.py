@@ -125,7 +125,7 @@ def _choose_runtime(draft: DeviceProfile, found: BoardFacts) -> tuple[DeviceProf
     for wheel in INTERPRETERS:
         tried = replace(draft, runtime=wheel.package, runtime_version=wheel.version)
         try:
-            resolve.choose(tried)
+            resolve.choose(replace(tried, numpy_version=None))  # the board's own is judged below
         except UserError:
             continue
         told = f"{wheel.package} {wheel.version} takes NumPy {wheel.numpy}, and the board {own}"

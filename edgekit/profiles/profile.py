@@ -34,7 +34,8 @@ class DeviceProfile:
     `glibc` is the oldest glibc of the boards that the profile stands for, `python` their Python as X.Y.
     `numpy` says where NumPy comes from: "board" (the board's own package), "wheel" (sent with the release) or "auto"
     (the board's own where it has one that the interpreter takes, else one is sent).
-    What follows `max_latency_ms` is only information: no board is refused for it.
+    `numpy_version` is the board's own; one that the interpreter does not take is refused where no other is sent.
+    What follows it is only information: no board is refused for it.
     """
 
     name: str

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import edgekit_runtime
+from edgekit_runtime.release import Release
 from packaging.specifiers import SpecifierSet
 from packaging.version import InvalidVersion
 
@@ -14,6 +15,8 @@ from edgekit.profiles.profile import DeviceProfile
 from edgekit.runtimes import wheelhouse
 from edgekit.runtimes.table import INTERPRETERS, NUMPY, SERVERS, Wheel
 from edgekit.runtimes.wheelhouse import Progress
+
+UNKNOWN = "unknown"  # a NumPy that does not tell its version
 
 
 @dataclass(frozen=True)
@@ -60,30 +63,44 @@ class RuntimeTree:
 def choose(profile: DeviceProfile) -> tuple[Wheel, ...]:
     """The wheels for this board: the interpreter's, NumPy's unless the board's own is used, the server's.
 
-    Nothing is fetched. Raises UserError with the reason when there is no interpreter or NumPy for it; a board that no
-    server fits does without.
+    Nothing is fetched. Raises UserError with the reason when there is no interpreter or NumPy for it, or when the
+    board's own is used and the profile says that it is one that the interpreter does not take; a board that no server
+    fits does without.
     """
     exact = [w for w in INTERPRETERS if (w.package, w.version) == (profile.runtime, profile.runtime_version)]
     if not exact:
         reason = f"edgekit has no locked wheels of {profile.runtime} {profile.runtime_version}"
         raise _refusal(profile, reason, what_fits(profile))
     chosen = [_fitting(profile, exact, what_fits(profile))]
+    own = profile.numpy_version
     if settle(profile).numpy == "wheel":
         hint = 'say numpy = "auto" or "board" in the profile, and install NumPy on the board'
         chosen.append(_fitting(profile, _numpy_in(chosen[0].numpy), hint))
+    elif own not in (None, UNKNOWN) and not takes(profile, own):
+        reason = f"{_title(exact)} takes NumPy {chosen[0].numpy} and numpy_version says that the board's own is {own}"
+        raise _refusal(profile, reason, f"{numpy_hint(profile, chosen[0].numpy)}; then correct numpy_version")
     chosen += [wheel for wheel in SERVERS if _fits(profile, wheel)][:1]
     return tuple(chosen)
 
 
 def settle(profile: DeviceProfile, *own: str | None) -> DeviceProfile:
     """The profile with "auto" decided: "board" where `own`, the NumPy of each board that is known (None where it has
-    none), suits the interpreter, or where there is none to send; else "wheel".
+    none), suits the interpreter, or where there is none to send; else "wheel". What is known of boards stands above
+    the profile's `numpy_version`, which is dropped then.
     """
+    if own:
+        profile = replace(profile, numpy_version=None)
     if profile.numpy != "auto":
         return profile
     taken = bool(own) and all(takes(profile, version) for version in own)
-    sendable = any(_fits(profile, wheel) for wheel in _numpy_in(numpy_range(profile)))
+    sendable = _sendable(profile, numpy_range(profile))
     return replace(profile, numpy="board" if taken or not sendable else "wheel")
+
+
+def numpy_hint(target: DeviceProfile | Release, specifier: str) -> str:
+    """What helps a board whose own NumPy is not in the range."""
+    sent = ', or say numpy = "auto" in the profile: then one is sent' if _sendable(target, specifier) else ""
+    return f"install such a NumPy on the board (Debian: python3-numpy){sent}"
 
 
 def numpy_range(profile: DeviceProfile) -> str:
@@ -191,7 +208,12 @@ def what_fits(profile: DeviceProfile) -> str:
     return f"there is no interpreter for {where}; there are for Python {pythons[0]} to {pythons[-1]}"
 
 
-def _fits(profile: DeviceProfile, wheel: Wheel) -> bool:
+def _sendable(target: DeviceProfile | Release, specifier: str) -> bool:
+    """Whether there is a NumPy of the range to send to such a board."""
+    return any(_fits(target, wheel) for wheel in _numpy_in(specifier))
+
+
+def _fits(profile: DeviceProfile | Release, wheel: Wheel) -> bool:
     known = profile.architecture in wheel.architectures and profile.python in wheel.pythons
     return known and _version(profile.glibc) >= _version(wheel.glibc)
 

@@ -114,6 +114,20 @@ class TestCheck:
         assert hint is None or hint in told["hint"]
         assert told["fields"]["where"].startswith(str(mine))
 
+    def test_a_numpy_of_the_board_that_the_interpreter_does_not_take(self, edgekit: Program, mine: Path) -> None:
+        for old, new in (
+            ('runtime = "ai-edge-litert"', 'runtime = "tflite-runtime"'),
+            ('runtime_version = "2.3.0"', 'runtime_version = "2.14.0"'),
+            ('numpy = "auto"', 'numpy = "board"\nnumpy_version = "2.1.0"'),
+        ):
+            change(mine, old, new)
+        (edgekit.cwd / "data").mkdir()
+        convert: list[str | Path] = ["convert", "m.keras", "-p", mine, "-c", "data", "-o", "m.tflite"]
+        for words in (["profiles", "check", mine], convert):
+            told = edgekit.fails(*words)
+            assert "takes NumPy >=1.23.2,<2 and numpy_version says that the board's own is 2.1.0" in told["message"]
+            assert 'say numpy = "auto"' in told["hint"]
+
     def test_no_interpreter_for_the_board(self, edgekit: Program, mine: Path) -> None:
         change(mine, 'python = "3.11"', 'python = "3.6"')
         told = edgekit.fails("profiles", "check", mine)

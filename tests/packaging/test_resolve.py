@@ -179,6 +179,7 @@ ARMV7 = {
     "runtime": "tflite-runtime",
     "runtime_version": "2.14.0",
 }
+TFLITE = {"runtime": "tflite-runtime", "runtime_version": "2.14.0"}
 REFUSALS = {
     "32-bit ARM has no LiteRT": (
         {"architecture": "armv7l", "abi": "arm-linux-gnueabihf", "python": "3.12"},
@@ -197,6 +198,14 @@ REFUSALS = {
         {**ARMV7, "python": "3.11", "numpy": "wheel"},
         r"numpy 1\.26\.4 or 1\.24\.4 has no wheel for armv7l",
     ),
+    "NumPy 2 under tflite-runtime": (
+        {**TFLITE, "numpy": "board", "numpy_version": "2.1.0"},
+        r"tflite-runtime 2\.14\.0 takes NumPy >=1\.23\.2,<2 and numpy_version says that the board's own is 2\.1\.0",
+    ),
+    "NumPy 2 on 32-bit ARM": (
+        {**ARMV7, "python": "3.11", "numpy": "auto", "numpy_version": "2.1.0"},
+        r"the board's own is 2\.1\.0",
+    ),
     "a new Python on 32-bit ARM": (
         {**ARMV7, "python": "3.12"},
         r"tflite-runtime 2\.14\.0 has no wheel for Python 3\.12 on armv7l",
@@ -213,6 +222,15 @@ def test_no_fitting_wheel_is_refused_with_the_reason(
     assert caught.value.exit_code == 2
     assert caught.value.hint
     assert caught.value.fields["profile"] == "raspberry-pi-4b"
+
+
+def test_a_recorded_numpy_is_no_reason_where_another_is_sent_or_found(board: profile.DeviceProfile) -> None:
+    recorded = dataclasses.replace(board, **TFLITE, numpy="auto", numpy_version="2.1.0")  # type: ignore[arg-type]  # text fields only
+    assert "numpy" in [wheel.package for wheel in resolve.choose(recorded)]
+    own = dataclasses.replace(recorded, numpy="board")
+    assert resolve.choose(resolve.settle(own, "1.26.4"))
+    for version in ("1.26.4", resolve.UNKNOWN, None):
+        assert resolve.choose(dataclasses.replace(own, numpy_version=version))
 
 
 @pytest.mark.parametrize("python", INTERPRETERS[0].pythons)

@@ -85,7 +85,7 @@ def test_auto_takes_the_boards_numpy_where_all_have_one_that_fits_and_else_sends
 ) -> None:
     settled = resolve.settle(board, *own)
     if board.numpy != "auto":
-        assert settled is board
+        assert settled == board
         return
     good = [resolve.takes(board, version) for version in own]
     sendable = any(fits(wheel, board) and resolve.takes(board, wheel.version) for wheel in NUMPY)
