@@ -207,5 +207,6 @@ def _sources(found: BoardFacts, server: Server | None) -> dict[str, str]:
             told[key] = "not told by the board"
     if server is not None:
         told["ssh_server"] = f"what the SSH server sent first: {server.software}"
-        told["sftp"] = f"the subsystem sftp was asked for: {'it answered' if server.sftp else 'refused'}"
+        said = f'a start-up file printed "{server.noise}" first' if server.noise else "refused"
+        told["sftp"] = f"the subsystem sftp was asked for: {'it answered' if server.sftp else said}"
     return told

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from edgekit_runtime.release import Release
 
@@ -25,7 +25,7 @@ class PushResult:
     """What a push did. `reused_bytes` were on the board already, `resumed_bytes` of them from a push cut short.
 
     Counts are of distinct contents; `seconds` is the whole push, wall clock. `sending` is how files travelled (see
-    `Transport`), empty when none had to.
+    `Transport`), empty when none had to; `noise` is what spoilt SFTP.
     """
 
     release_id: str
@@ -37,6 +37,7 @@ class PushResult:
     resumed_bytes: int
     seconds: float
     sending: str = ""
+    noise: str = ""
 
 
 def push(
@@ -76,7 +77,8 @@ def push(
             # whole; what is right by now is not sent again. A board that cannot be written says so to the survey.
             if attempt == ATTEMPTS or isinstance(error, NoSpace):
                 raise
-    return _result(bundle.release, sent, resumed, time.monotonic() - started, board.transport.sending if sent else "")
+    result = _result(bundle.release, sent, resumed, time.monotonic() - started)
+    return replace(result, sending=board.transport.sending, noise=board.transport.noise) if sent else result
 
 
 def survey(board: Board, bundle: Bundle) -> Plan:
@@ -124,7 +126,7 @@ def _send(
         before += send.size
 
 
-def _result(release: Release, sent: dict[str, int], resumed: int, seconds: float, sending: str) -> PushResult:
+def _result(release: Release, sent: dict[str, int], resumed: int, seconds: float) -> PushResult:
     sizes = {member.sha256: member.size for member in release.members}
     sent_bytes = sum(sent.values())
     return PushResult(
@@ -136,7 +138,6 @@ def _result(release: Release, sent: dict[str, int], resumed: int, seconds: float
         reused_bytes=max(0, sum(sizes.values()) - sent_bytes),
         resumed_bytes=resumed,
         seconds=seconds,
-        sending=sending,
     )
 
 

@@ -268,8 +268,18 @@ def show_push(name: str, sent: board.PushResult) -> None:
 
 def show_sending(name: str, sent: board.PushResult) -> None:
     """How files travelled, where that is worth a word."""
-    if sent.sending == "cat":
+    if sent.noise:
+        show_noise(name, sent.noise)
+    elif sent.sending == "cat":
         show.say(f"{name} has no SFTP, so files went through its cat; they are hashed on the board all the same")
+
+
+def show_noise(name: str, noise: str) -> None:
+    """Why the board's SFTP cannot be used, and what helps."""
+    show.say(
+        f'{name}: a start-up file of its login shell (such as ~/.bashrc) prints "{noise}", which spoils SFTP, so files '
+        "go through its cat; it must print nothing where the shell is not interactive"
+    )
 
 
 def show_status(name: str, found: board.Status) -> None:

@@ -10,7 +10,7 @@ from edgekit_runtime import schema
 
 from edgekit import board as boards
 from edgekit.cli import files, options, show
-from edgekit.cli.boards import opened
+from edgekit.cli.boards import opened, show_noise
 from edgekit.cli.help import Command
 from edgekit.errors import UserError
 from edgekit.profiles import profile
@@ -50,6 +50,8 @@ def probe(
         found = boards.probe(target, file.stem)
     if not json:
         _show(found)
+        if found.server is not None and found.server.noise:
+            show_noise(name, found.server.noise)
     text = found.text
     if output:
         if not force:

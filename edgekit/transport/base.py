@@ -79,10 +79,11 @@ class Completed:
 
 @dataclass(frozen=True)
 class Server:
-    """What answers for the board: how its SSH server calls itself, and whether it has the SFTP subsystem."""
+    """What answers for the board: how its SSH server calls itself, and whether its SFTP can be used (see `noise`)."""
 
     software: str
     sftp: bool
+    noise: str = ""
 
 
 def command_line(argv: Sequence[str], tag: str = "") -> bytes:
@@ -116,6 +117,7 @@ class Transport(ABC):
         name: the board as the user typed it.
         runs: whether the board's own programs can be run.
         sending: how files travel: `sftp`, `cat` or `copy`; empty until the first has.
+        noise: how that begins which a start-up file of the board prints, where it spoils SFTP.
     """
 
     runs: ClassVar[bool] = True
@@ -124,6 +126,7 @@ class Transport(ABC):
     def __init__(self, name: str) -> None:
         self.name = name
         self.sending = ""
+        self.noise = ""
 
     def run(
         self,

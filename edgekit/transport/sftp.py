@@ -25,6 +25,7 @@ _ATTRS_NONE = struct.pack(">I", 0)
 BLOCK = 32_256
 DEPTH = 64
 _PACKET_LIMIT = 256 << 10
+_NOISE_LIMIT = 60
 
 
 class SftpError(Exception):
@@ -35,6 +36,14 @@ class SftpError(Exception):
         self.code = code
 
 
+class Noise(SftpError):
+    """Something else came before an SFTP server's first answer: `text` is its beginning."""
+
+    def __init__(self, came: bytes) -> None:
+        self.text = next(iter(came[:_NOISE_LIMIT].decode("utf-8", "replace").splitlines()), "")
+        super().__init__(-1, f"what came is not SFTP: {self.text}")
+
+
 class Sftp:
     """One SFTP conversation. After an error answers may still be under way: close it and open another."""
 
@@ -43,7 +52,10 @@ class Sftp:
         self._received = bytearray()
         self._number = 0
         channel.sendall(struct.pack(">IBI", 5, _INIT, 3))
-        kind, body = self._packet()
+        try:
+            kind, body = self._packet()
+        except (SftpError, EOFError) as error:
+            raise (Noise(bytes(self._received)) if self._received else error) from error
         if kind != _VERSION or len(body) < 4:
             raise SftpError(-1, "not an SFTP server")
         strings = _strings(body[4:])

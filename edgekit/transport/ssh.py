@@ -26,7 +26,7 @@ from edgekit.transport.errors import (
     printable,
 )
 from edgekit.transport.hostkeys import HostKey
-from edgekit.transport.sftp import NO_SUCH_FILE, Sftp, SftpError
+from edgekit.transport.sftp import NO_SUCH_FILE, Noise, Sftp, SftpError
 
 _SYNC_FACTOR = 10  # flushing to a slow card shows no progress
 _GET_LIMITS = 120.0
@@ -49,7 +49,7 @@ _WHY = """LC_ALL=C; export LC_ALL; : >>"$1"; d=${1%/*}; [ "$d" != "$1" ] || d=.;
 
 
 class SshTransport(Transport):
-    """See `Transport`. Files go by SFTP where the server has it, else through `cat`: see `sending` and `why_cat`."""
+    """See `Transport`. Files go by SFTP where the server has it, else through `cat`: see `sending` and `noise`."""
 
     foreign: ClassVar[tuple[type[BaseException], ...]] = (*Transport.foreign, paramiko.SSHException, SftpError)
 
@@ -59,12 +59,11 @@ class SshTransport(Transport):
         self._on_close = on_close
         self._sftp: Sftp | None = None
         self._one_file = threading.Lock()  # answers of an SFTP conversation have one reader
-        self.why_cat = ""
 
     def _server(self) -> Server:
         with self._one_file:
             sftp = self._open_sftp() is not None
-        return Server(printable(self._link.transport.remote_version), sftp)
+        return Server(printable(self._link.transport.remote_version), sftp, self.noise)
 
     def close(self) -> None:
         self._link.close()
@@ -222,7 +221,7 @@ class SshTransport(Transport):
                     if self._link.meter.ended:
                         raise
                     channel.close()
-                    self.sending, self.why_cat = "cat", printable(str(error))
+                    self.sending, self.noise = "cat", printable(error.text) if isinstance(error, Noise) else ""
                     return None
             self.sending = "sftp"
         return self._sftp

@@ -61,6 +61,8 @@ def test_a_board_becomes_a_profile_with_cautious_budgets() -> None:
     assert "\n# /proc/meminfo, MemTotal: 3920896 kB\nram_mb = 3829\n" in found.text
     assert "\n# /proc/device-tree/model: Radxa ROCK 5B\ndescription =" in found.text
     assert not mismatches(made, ROCK)
+    noisy = describe("rock", ROCK, Server("dropbear", sftp=False, noise="Welcome!"), "rock")
+    assert 'sftp was asked for: a start-up file printed "Welcome!" first\nsftp = false\n' in noisy.text
 
 
 @pytest.mark.parametrize(

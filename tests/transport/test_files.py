@@ -157,4 +157,4 @@ def test_a_server_whose_sftp_is_missing_falls_back_to_cat(tmp_path: Path) -> Non
     ):
         link.put(io.BytesIO(b"content"), RemotePath(str(real.root)) / "x", size=7)
         assert (real.root / "x").read_bytes() == b"content"
-        assert link.sending == "cat"
+        assert (link.sending, link.noise) == ("cat", "")

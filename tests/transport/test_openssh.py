@@ -307,7 +307,10 @@ def test_whatever_the_login_shell_and_its_start_up_files_say_the_answer_is_the_c
             link.put(source, target, size=256_000)
         assert link.get(target, limit=1 << 20) == bytes(range(256)) * 1000
         assert link.sending == "cat"
-        assert link.why_cat  # type: ignore[attr-defined]  # of SshTransport
+        assert link.noise.startswith("Welcome")
+        server = link.server()
+        assert server is not None
+        assert (server.sftp, server.noise) == (False, link.noise)
 
 
 @root_only
