@@ -51,6 +51,7 @@ def _parser() -> argparse.ArgumentParser:
     cut.set_defaults(run=_cut)
 
     status = verbs.add_parser("status", help="which boards are up")
+    _state(status)
     status.add_argument("--json", action="store_true", help="the boards that are up, as JSON")
     status.set_defaults(run=_status)
 
@@ -71,6 +72,10 @@ def _parser() -> argparse.ArgumentParser:
 
 def _board(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("kind", metavar="BOARD", help=f"one of: {', '.join(kinds.KINDS)}")
+    _state(parser)
+
+
+def _state(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--state", type=Path, help="folder of this board's keys, home and log: a board of its own")
 
 
@@ -102,7 +107,14 @@ def _minutes(text: str) -> float:
 
 def _place(arguments: argparse.Namespace) -> control.Place:
     boards = default_boards()
-    return control.Place(State((arguments.state or boards / arguments.kind).absolute()), boards / "trees")
+    state = State((arguments.state or boards / arguments.kind).absolute())
+    kind = state.kind()
+    if kind not in (None, arguments.kind):
+        raise UserError(
+            f"{state.folder} is the state of a board of the kind {kind}, not {arguments.kind}",
+            hint=f"name another folder, or delete that board: {control.SCRIPT} rm {kind} --state {state.folder}",
+        )
+    return control.Place(state, boards / "trees")
 
 
 def _say(text: str) -> None:
@@ -141,7 +153,13 @@ def _cut(arguments: argparse.Namespace) -> None:
 
 def _status(arguments: argparse.Namespace) -> None:
     boards = default_boards()
-    running = {name: State(boards / name).running() for name in kinds.KINDS}
+    states = {name: State(boards / name) for name in kinds.KINDS}
+    if arguments.state is not None:
+        state = State(arguments.state.absolute())
+        states = {name: state for name in kinds.KINDS if name == state.kind()}
+        if not states:
+            raise UserError(f"{state.folder} is no board's state", hint="'up BOARD --state DIR' makes one")
+    running = {name: state.running() for name, state in states.items()}
     if arguments.json:
         print(json.dumps([asdict(info) for info in running.values() if info], indent=2))
         return

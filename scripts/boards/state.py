@@ -93,6 +93,14 @@ class State:
     def log(self) -> Path:
         return self.run / "log"
 
+    def kind(self) -> str | None:
+        """The kind of board that it was made for: the comment of its key says so."""
+        try:
+            comment = (self.keys / "identity.pub").read_text("ascii").split()[2]
+        except (OSError, ValueError, IndexError):
+            return None
+        return comment.removeprefix("edgekit-")
+
     def running(self) -> BoardInfo | None:
         """The board, if it is up."""
         try:

@@ -52,6 +52,23 @@ def test_a_wrong_call_is_refused(arguments: list[str], message: str) -> None:
     assert "Traceback" not in done.stderr
 
 
+def test_a_state_is_one_kind_s_and_has_its_own_status(tmp_path: Path) -> None:
+    state = tmp_path / "state"
+    done = run_board("status", "--state", state)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert f"{state} is no board's state" in done.stderr
+    (state / "keys").mkdir(parents=True)
+    (state / "keys/identity.pub").write_text("ssh-ed25519 AAAA edgekit-armv7 client\n")
+    for verb in ("up", "down", "rm"):
+        done = run_board(verb, "arm64", "--state", state)
+        assert (done.returncode, done.stdout) == (2, "")
+        assert f"{state} is the state of a board of the kind armv7, not arm64" in done.stderr
+        assert f"rm armv7 --state {state}" in done.stderr
+    (line,) = run_board("status", "--state", state).stdout.splitlines()
+    assert line.startswith("armv7  ")
+    assert json.loads(run_board("status", "--state", state, "--json").stdout) == []
+
+
 @needs_root
 def test_without_root_it_says_so() -> None:
     """From a copy that any user can read."""
