@@ -34,6 +34,7 @@ class _Attempts:
     limit: float
     tried: list[str] = field(default_factory=list)
     offered: list[str] = field(default_factory=list)
+    locked: list[Path] = field(default_factory=list)  # key files whose passphrase nobody told
     made: int = 0
     over: bool = False  # the board has had enough of us
 
@@ -61,7 +62,10 @@ class _Attempts:
 
     def fail(self) -> AuthenticationFailed:
         target = self.link.target
-        return AuthenticationFailed(target.board, target.user, target.where, tried=self.tried, offered=self.offered)
+        locked = self.locked[0] if self.locked else None
+        return AuthenticationFailed(
+            target.board, target.user, target.where, tried=self.tried, offered=self.offered, locked=locked
+        )
 
 
 def authenticate(link: Link, timeouts: Timeouts, ask: Ask | None, *, password_only: bool = False) -> None:
@@ -78,7 +82,7 @@ def authenticate(link: Link, timeouts: Timeouts, ask: Ask | None, *, password_on
     if attempts.attempt("", lambda: transport.auth_none(target.user)):
         return
     if "publickey" in attempts.offered and not password_only:
-        for name, key in _keys(target, ask, attempts.tried):
+        for name, key in _keys(target, ask, attempts):
             if attempts.attempt(name, lambda key=key: transport.auth_publickey(target.user, key)):  # type: ignore[misc]  # mypy cannot infer a lambda with a default
                 return
             if attempts.over:
@@ -108,10 +112,10 @@ def load_key(path: Path, passphrase: str | None = None) -> paramiko.PKey:
     raise paramiko.SSHException(f"{path} holds no key that can be used: {last}")
 
 
-def _keys(target: SshTarget, ask: Ask | None, notes: list[str]) -> Iterator[tuple[str, paramiko.PKey]]:
+def _keys(target: SshTarget, ask: Ask | None, attempts: _Attempts) -> Iterator[tuple[str, paramiko.PKey]]:
     """Keys in the order to try: the agent's copies of the files, open files, the agent's others, locked files.
 
-    `notes` hears of those that could not be.
+    `attempts` hears of those that could not be.
     """
     agent = {key.asbytes(): key for key in agents.keys(target.agent)} if target.agent else {}
     used: set[bytes] = set()
@@ -127,9 +131,9 @@ def _keys(target: SshTarget, ask: Ask | None, notes: list[str]) -> Iterator[tupl
         except paramiko.PasswordRequiredException:
             locked.append(path)
         except OSError as error:
-            notes.append(f"key {path} ({error.strerror})")
+            attempts.tried.append(f"key {path} ({error.strerror})")
         except (paramiko.SSHException, ValueError):
-            notes.append(f"key {path} (not a key that can be used)")
+            attempts.tried.append(f"key {path} (not a key that can be used)")
         else:
             if key.asbytes() not in used:
                 used.add(key.asbytes())
@@ -142,7 +146,8 @@ def _keys(target: SshTarget, ask: Ask | None, notes: list[str]) -> Iterator[tupl
     for path in locked:
         opened = None if ask is None else _unlock(path, ask)
         if opened is None:
-            notes.append(f"key {path} (encrypted, not opened)")
+            attempts.tried.append(f"key {path} (encrypted, not opened)")
+            attempts.locked.append(path)
         else:
             yield from _certified(target, path, opened)
             yield f"key {path}", opened

@@ -1,6 +1,8 @@
 """What can go wrong between this computer and a board; every one is the board's or the link's (exit code 3)."""
 
+import shlex
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from edgekit.errors import DeviceError
@@ -121,13 +123,26 @@ class AuthenticationFailed(DeviceError):
     """The board does not let this user in. Fields `user`, `host`, `tried`, `offered`; never a secret."""
 
     def __init__(
-        self, board: str, user: str, host: str, *, tried: Sequence[str], offered: Sequence[str], **fields: Any
+        self,
+        board: str,
+        user: str,
+        host: str,
+        *,
+        tried: Sequence[str],
+        offered: Sequence[str],
+        locked: Path | None = None,
+        **fields: Any,
     ) -> None:
+        if locked is None:
+            hint = f"edgekit trust {board} --install-key puts your public key on the board"
+        else:
+            add = shlex.join(["ssh-add", str(locked)])
+            hint = f"open the key: {add}, or run this in a terminal, or name a program that asks in SSH_ASKPASS"
         methods = [printable(method) for method in offered]
         what = "; ".join(tried) if tried else "no key was there to try"
         super().__init__(
             f"{host} does not accept {user} (tried: {what}; the board offers: {', '.join(methods) or 'nothing'})",
-            hint=f"edgekit trust {board} --install-key puts your public key on the board",
+            hint=hint,
             board=board,
             user=user,
             host=host,

@@ -89,6 +89,7 @@ def test_an_encrypted_key_asks_until_it_opens(sshd: SshBoard, tmp_path: Path, lo
     with pytest.raises(AuthenticationFailed) as caught:
         connect("board", config=config)
     assert caught.value.fields["tried"] == [f"key {locked} (encrypted, not opened)"]
+    assert str(caught.value.hint).startswith(f"open the key: ssh-add {locked}, or run this in a terminal")
     connect("board", config=config, ask=ask).close()
     assert prompts == [f"passphrase of {locked}: "] * 2
     connect("board", config=config, ask=ask).close()  # and not again
