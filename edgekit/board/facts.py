@@ -183,7 +183,7 @@ def require_match(
     table = "\n".join(f"  {row[0]:<{widths[0]}}  {row[1]:<{widths[1]}}  {row[2]}" for row in rows)
     raise BoardMismatch(
         f"{board} is not what profile '{profile}' describes:\n{table}",
-        hint=_hint(differences, board),
+        hint=_hint(differences, board, wanted, limits),
         board=board,
         profile=profile,
         mismatches=[{"field": item.field, "wanted": item.wanted, "found": item.found} for item in differences],
@@ -192,9 +192,16 @@ def require_match(
 
 def _numpy(limits: DeviceProfile | Manifest | None, own: str | None) -> Iterator[Mismatch]:
     """The board's own NumPy where it is missing or the interpreter does not take it."""
-    wanted = resolve.numpy_range(limits) if isinstance(limits, DeviceProfile) else limits.numpy if limits else None
+    wanted = _numpy_range(limits)
     if own is None or (wanted and own != resolve.UNKNOWN and not resolve.in_range(own, wanted)):
         yield Mismatch("numpy", f"the board's own{f', {wanted}' if wanted else ''}", own or "none")
+
+
+def _numpy_range(limits: DeviceProfile | Manifest | None) -> str:
+    """What the interpreter takes; empty where that is not known."""
+    if isinstance(limits, DeviceProfile):
+        return resolve.numpy_range(limits)
+    return (limits.numpy if limits else None) or ""
 
 
 def _brings_numpy(wanted: Release | DeviceProfile, found: BoardFacts) -> bool:
@@ -204,15 +211,12 @@ def _brings_numpy(wanted: Release | DeviceProfile, found: BoardFacts) -> bool:
     return any(member.name == f"{RUNTIME}/numpy/__init__.py" for member in wanted.members)
 
 
-def _hint(differences: Sequence[Mismatch], board: str) -> str:
+def _hint(differences: Sequence[Mismatch], board: str, wanted: Release | DeviceProfile, limits: Manifest | None) -> str:
     fields = {item.field: item.found for item in differences}
     if fields == {"python": "none"}:
         return "install python3 on the board"
     if set(fields) == {"numpy"}:
-        return (
-            "install such a NumPy on the board (Debian: python3-numpy), or say "
-            'numpy = "auto" in the profile: then one is sent, if there is one for the board'
-        )
+        return resolve.numpy_hint(wanted, _numpy_range(wanted if isinstance(wanted, DeviceProfile) else limits))
     listed = "'edgekit profiles list' shows those there are"
     if board.startswith(DIRECTORY):
         return listed

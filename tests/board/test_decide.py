@@ -197,6 +197,19 @@ def test_a_boards_numpy_that_the_interpreter_does_not_take_is_told_with_both(
     assert list(mismatches(release, replace(board, numpy="unknown"), replace(MANIFEST, numpy=">=1.23.2,<2"))) == []
 
 
+@pytest.mark.parametrize("architecture", ["aarch64", "armv7l"])
+def test_auto_is_only_recommended_where_a_numpy_can_be_sent(architecture: str) -> None:
+    board = replace(GOOD, architecture=architecture, numpy="2.1.0")
+    profiled = replace(TFLITE, architecture=architecture, abi=profile.ABIS[architecture], numpy="board")
+    released = replace(RELEASE, architecture=architecture)
+    for wanted, limits in ((profiled, None), (released, replace(MANIFEST, numpy=">=1.23.2,<2"))):
+        with pytest.raises(UserError) as caught:
+            require_match(wanted, board, "b", limits)
+        hint = str(caught.value.hint)
+        assert hint.startswith("install such a NumPy on the board")
+        assert ('numpy = "auto"' in hint) == (architecture == "aarch64")
+
+
 def test_a_release_that_brings_numpy_needs_none() -> None:
     members = (*RELEASE.members, Member(A, 100, "runtime/numpy/__init__.py"))
     assert not mismatches(replace(RELEASE, members=members), replace(BOARD, numpy=None))
