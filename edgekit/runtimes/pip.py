@@ -15,8 +15,8 @@ TIMEOUT = 1800.0
 _GLIBCS = range(34, 16, -1)  # minor versions in the names of the table's wheels, newest first
 
 
-def download(wheel: Wheel, python: str, architecture: str, folder: Path) -> Path:
-    """Fetch the one wheel that fits into the empty `folder`, and return its path.
+def download(wheel: Wheel, python: str, architecture: str, folder: Path, profile: str) -> Path:
+    """Fetch the one wheel that fits into the empty `folder`, and return its path. `profile` is for hints.
 
     Raises UserError when it cannot be had, CheckFailed when its hash is not in the lock.
     """
@@ -49,11 +49,11 @@ def download(wheel: Wheel, python: str, architecture: str, folder: Path) -> Path
         except subprocess.TimeoutExpired:
             raise UserError(
                 f"pip took longer than {TIMEOUT:.0f} s to fetch {wheel.package} {wheel.version}",
-                hint="look at the network, then: edgekit fetch PROFILE",
+                hint=f"look at the network, then: edgekit fetch {profile}",
             ) from None
     found = sorted(folder.glob("*.whl"))
     if done.returncode != 0 or len(found) != 1:
-        raise _failure(done.stderr + done.stdout, wheel, python, architecture)
+        raise _failure(done.stderr + done.stdout, wheel, python, architecture, profile)
     return found[0]
 
 
@@ -76,7 +76,7 @@ _NETWORK = re.compile(
 )
 
 
-def _failure(output: str, wheel: Wheel, python: str, architecture: str) -> EdgekitError:
+def _failure(output: str, wheel: Wheel, python: str, architecture: str, profile: str) -> EdgekitError:
     title = f"{wheel.package} {wheel.version} for {architecture}, Python {python}"
     facts = {"package": wheel.package, "version": wheel.version, "architecture": architecture, "python": python}
     if "DO NOT MATCH THE HASHES" in output:
@@ -92,7 +92,7 @@ def _failure(output: str, wheel: Wheel, python: str, architecture: str) -> Edgek
     if _NETWORK.search(output):
         return UserError(
             f"{title} could not be fetched: the package index cannot be reached",
-            hint="with a network once: edgekit fetch PROFILE; afterwards nothing needs the internet",
+            hint=f"with a network once: edgekit fetch {profile}; afterwards nothing needs the internet",
             **facts,
         )
     errors = [line.partition("ERROR:")[2].strip() for line in output.splitlines() if line.startswith("ERROR:")]

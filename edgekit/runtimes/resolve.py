@@ -11,7 +11,7 @@ from packaging.specifiers import SpecifierSet
 from packaging.version import InvalidVersion
 
 from edgekit.errors import UserError
-from edgekit.profiles.profile import DeviceProfile
+from edgekit.profiles.profile import DeviceProfile, available
 from edgekit.runtimes import wheelhouse
 from edgekit.runtimes.table import INTERPRETERS, NUMPY, SERVERS, Wheel
 from edgekit.runtimes.wheelhouse import Progress
@@ -137,7 +137,13 @@ def resolve(
     wheel_bytes = 0
     for wheel in wheels:
         archive = wheelhouse.obtain(
-            wheel, profile.python, profile.architecture, root=root, offline=offline, progress=progress
+            wheel,
+            profile.python,
+            profile.architecture,
+            root=root,
+            offline=offline,
+            progress=progress,
+            profile=_name(profile),
         )
         wheel_bytes += archive.stat().st_size
         files += [
@@ -216,6 +222,11 @@ def _sendable(target: DeviceProfile | Release, specifier: str) -> bool:
 def _fits(profile: DeviceProfile | Release, wheel: Wheel) -> bool:
     known = profile.architecture in wheel.architectures and profile.python in wheel.pythons
     return known and _version(profile.glibc) >= _version(wheel.glibc)
+
+
+def _name(profile: DeviceProfile) -> str:
+    """What `edgekit fetch` finds it by; a file that is in no folder of the search path may lie anywhere."""
+    return profile.name if profile.name in {file.name for file in available()} else "PROFILE"
 
 
 def _title(wheels: list[Wheel]) -> str:

@@ -72,9 +72,16 @@ def locked_hashes(wheel: Wheel) -> frozenset[str]:
 
 
 def obtain(
-    wheel: Wheel, python: str, architecture: str, *, root: Path, offline: bool, progress: Progress | None
+    wheel: Wheel,
+    python: str,
+    architecture: str,
+    *,
+    root: Path,
+    offline: bool,
+    progress: Progress | None,
+    profile: str = "PROFILE",
 ) -> Path:
-    """The path of the wheel in the cache, fetched with pip when it is not there.
+    """The path of the wheel in the cache, fetched with pip when it is not there. `profile` is for hints.
 
     Raises UserError when it would have to be fetched and cannot be, CheckFailed when what came is not in the lock.
     """
@@ -90,7 +97,7 @@ def obtain(
     if offline:
         raise UserError(
             f"{title} is not in the cache",
-            hint="fill the cache while there is a network: edgekit fetch PROFILE",
+            hint=f"fill the cache while there is a network: edgekit fetch {profile}",
             package=wheel.package,
             version=wheel.version,
             cache=str(root),
@@ -101,7 +108,7 @@ def obtain(
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".fetch-", dir=folder) as part:
-            fetched = pip.download(wheel, python, architecture, Path(part))
+            fetched = pip.download(wheel, python, architecture, Path(part), profile)
             if hash_file(fetched)[0] not in allowed:
                 raise CheckFailed(f"{fetched.name} is not the file that edgekit locked", package=wheel.package)
             os.replace(fetched, folder / fetched.name)

@@ -61,5 +61,5 @@ def test_without_what_was_fetched_it_is_said_before_anything_is_converted(models
     error = user.fail(2, "deploy", models.folder / "colours.keras", "embedded", *words, EDGEKIT_CACHE=empty)
     assert "ai-edge-litert 2.3.0 for x86_64" in error["message"]
     assert "the package index cannot be reached" in error["message"]
-    assert "edgekit fetch PROFILE" in error["hint"]
+    assert "edgekit fetch host" in error["hint"]
     assert not (tmp_path / "out").exists()

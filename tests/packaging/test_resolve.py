@@ -97,8 +97,11 @@ def test_offline_with_an_empty_cache_says_what_to_do(board: profile.DeviceProfil
         UserError, match=r"ai-edge-litert 2\.3\.0 for aarch64, Python 3\.11 is not in the cache"
     ) as caught:
         resolve.resolve(board, cache=tmp_path, offline=True)
-    assert caught.value.hint is not None
-    assert "edgekit fetch" in caught.value.hint
+    assert caught.value.hint == "fill the cache while there is a network: edgekit fetch raspberry-pi-4b"
+    mine = dataclasses.replace(board, name="mine")
+    with pytest.raises(UserError) as caught:
+        resolve.resolve(mine, cache=tmp_path, offline=True)
+    assert str(caught.value.hint).endswith("edgekit fetch PROFILE")
     assert not list(tmp_path.iterdir())
 
 
