@@ -33,26 +33,37 @@ def deploy(
     A board over the profile's budgets has both a value and an error. Raises what `prepare` raises.
     """
     ask = asker()
-    with ThreadPoolExecutor(jobs) as executor, ExitStack() as links:  # what a thread waits for ends with its link
-        numpy: dict[str, str | None] = {}
+    numpy: dict[str, str | None] = {}
+    finished: list[str] = []
+    try:
+        with ThreadPoolExecutor(jobs) as executor, ExitStack() as links:  # what a thread waits for ends with its link
 
-        def connect(name: str) -> Board:
-            target = links.enter_context(opened(name, config, ask))
-            # A board that contradicts the profile is told before minutes go into a conversion.
-            found = boards.facts(target)
-            boards.require_match(facts, found, name)
-            numpy[name] = found.numpy
-            return target
+            def connect(name: str) -> Board:
+                target = links.enter_context(opened(name, config, ask))
+                # A board that contradicts the profile is told before minutes go into a conversion.
+                found = boards.facts(target)
+                boards.require_match(facts, found, name)
+                numpy[name] = found.numpy
+                return target
 
-        ready = fleet.each(fleet.start(names), connect, executor)
-        if all(item.error for item in ready):
-            return None, [Outcome(item.board, None, item.error) for item in ready]
-        with show.progress() as update:
-            prepared = prepare(resolve.settle(facts, *numpy.values()), update)
-        with show.deliveries([item.board for item in ready if item.error is None]) as told:
-            done = fleet.each(
-                ready, lambda target: deployment.deliver(prepared, target, progress=told(target.name)), executor
-            )
+            ready = fleet.each(fleet.start(names), connect, executor)
+            if all(item.error for item in ready):
+                return None, [Outcome(item.board, None, item.error) for item in ready]
+            with show.progress() as update:
+                prepared = prepare(resolve.settle(facts, *numpy.values()), update)
+            with show.deliveries([item.board for item in ready if item.error is None]) as told:
+
+                def deliver(target: Board) -> Deployment:
+                    delivered = deployment.deliver(prepared, target, progress=told(target.name))
+                    finished.append(target.name)
+                    return delivered
+
+                done = fleet.each(ready, deliver, executor)
+    except KeyboardInterrupt:
+        rest = [name for name in dict.fromkeys(names) if name not in finished]
+        if rest and len(names) > 1:
+            show.say(f"done: {', '.join(finished) or 'none'}; not done: {', '.join(rest)}")
+        raise
     return prepared, [_judged(item, facts) for item in done]
 
 

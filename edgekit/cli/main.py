@@ -13,6 +13,7 @@ from edgekit.cli.help import Group
 from edgekit.errors import EdgekitError
 
 NAME = "edgekit"
+INTERRUPTED = 130
 
 app = typer.Typer(
     name=NAME,
@@ -60,7 +61,11 @@ profiles.add_to(app)
 def main() -> None:
     """Run the command line; expected failures end in their exit code, our own bugs in a traceback."""
     try:
-        app(prog_name=NAME)  # a usage error or an interrupt ends here, in Typer's own words
+        app(prog_name=NAME)  # a usage error ends here, in Typer's own words
+    except SystemExit as end:
+        if end.code == INTERRUPTED:  # of which Typer says nothing
+            show.say("interrupted")
+        raise
     except EdgekitError as failure:
         show.error(failure, as_json="--json" in sys.argv)
         sys.exit(failure.exit_code)

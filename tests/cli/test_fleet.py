@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from edgekit_runtime import benchreport
@@ -12,6 +17,7 @@ from edgekit.board import BoardRelease, FirstBoot, PushResult, Status, local
 from edgekit.cli import fleet
 from edgekit.deployment import Deployment
 from edgekit.fleet import Outcome
+from edgekit.profiles import profile
 
 ID = "0" * 64
 BOOT = "sh /home/pi/.local/share/edgekit/bin/edgekit-board boot"
@@ -45,3 +51,29 @@ def test_each_board_s_notes_bear_its_name(repository: Path, capsys: pytest.Captu
         f"warning: dir:/mnt/card has no systemd, so nothing does that yet: at each boot run, as pi: {BOOT}",
         "next: edgekit status dir:/mnt/card",
     ]
+
+
+def test_an_interrupt_says_which_boards_are_done(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first = threading.Event()
+
+    @contextmanager
+    def opened(name: str, *_: object) -> Iterator[Any]:
+        yield SimpleNamespace(name=name)
+
+    def deliver(_prepared: object, target: Any, **_: object) -> object:
+        if target.name == "pi":
+            first.set()
+            return object()
+        assert first.wait(30)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(fleet, "opened", opened)
+    monkeypatch.setattr("edgekit.board.facts", lambda _: SimpleNamespace(numpy=None))
+    monkeypatch.setattr("edgekit.board.require_match", lambda *_: None)
+    monkeypatch.setattr("edgekit.deployment.deliver", deliver)
+    prepared: Any = object()
+    with pytest.raises(KeyboardInterrupt):
+        fleet.deploy(["pi", "rock", "pi"], profile.find("host"), lambda *_: prepared, config=None, jobs=2)
+    assert capsys.readouterr().err.splitlines()[-1] == "done: pi; not done: rock"

@@ -146,6 +146,7 @@ class TestConvert:
             process.wait()
         assert process.returncode == 130
         assert out == ""
+        assert err.endswith("interrupted\n")
         assert "Traceback" not in err
         assert list(edgekit.cwd.iterdir()) == []
         assert [worker for worker in workers if _runs(worker)] == []

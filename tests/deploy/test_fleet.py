@@ -95,6 +95,8 @@ def test_ctrl_c_ends_every_board_s_part_and_leaves_nothing_half_done(
         process.send_signal(signal.SIGINT)
         done = answer(process)
     assert done.status == 130, done.stderr
+    assert "not done: " in done.words
+    assert done.words.endswith(f"{slow.alias} interrupted")
     assert "Traceback" not in done.stderr
     slow.wait_until_idle()
     assert user.do("status", slow.name)["current"] is None
