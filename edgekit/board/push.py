@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
+from edgekit_runtime.manifest import RUNTIME
 from edgekit_runtime.release import Release
 
 from edgekit.board.errors import Damaged
@@ -14,6 +15,7 @@ from edgekit.board.facts import BoardFacts, facts, require_match
 from edgekit.board.plan import Plan, decide
 from edgekit.board.session import Board
 from edgekit.bundles.bundle import Bundle
+from edgekit.runtimes import resolve
 from edgekit.transport import NoSpace, TransferFailed
 
 ATTEMPTS = 5
@@ -25,7 +27,8 @@ class PushResult:
     """What a push did. `reused_bytes` were on the board already, `resumed_bytes` of them from a push cut short.
 
     Counts are of distinct contents; `seconds` is the whole push, wall clock. `sending` is how files travelled (see
-    `Transport`), empty when none had to; `noise` is what spoilt SFTP.
+    `Transport`), empty when none had to; `noise` is what spoilt SFTP. `spare_bytes`
+    of those sent are a NumPy, where the board has one of its own that the interpreter takes.
     """
 
     release_id: str
@@ -38,6 +41,7 @@ class PushResult:
     seconds: float
     sending: str = ""
     noise: str = ""
+    spare_bytes: int = 0
 
 
 def push(
@@ -60,7 +64,9 @@ def push(
         DeviceError: LinkLost and its kin; what arrived is kept.
     """
     started = time.monotonic()
-    require_match(bundle.release, found or facts(board), board.name, bundle.manifest())
+    found = found or facts(board)
+    manifest = bundle.manifest()
+    require_match(bundle.release, found, board.name, manifest)
     bundle.verify()
     sent: dict[str, int] = {}
     resumed = 0
@@ -78,7 +84,19 @@ def push(
             if attempt == ATTEMPTS or isinstance(error, NoSpace):
                 raise
     result = _result(bundle.release, sent, resumed, time.monotonic() - started)
-    return replace(result, sending=board.transport.sending, noise=board.transport.noise) if sent else result
+    if not sent:
+        return result
+    spare = spare_bytes(bundle.release, manifest.runtime, found.numpy, sent)
+    return replace(result, sending=board.transport.sending, noise=board.transport.noise, spare_bytes=spare)
+
+
+def spare_bytes(release: Release, interpreter: str, own: str | None, sent: Mapping[str, int]) -> int:
+    """Bytes of the release's NumPy among those sent by SHA-256, if the board's own suits the interpreter; else 0."""
+    taken = resolve.numpy_of(interpreter)
+    if own is None or not taken or not resolve.in_range(own, taken):
+        return 0
+    folders = tuple(f"{RUNTIME}/{name}/" for name in ("numpy", "numpy.libs"))
+    return sum(sent.get(sha256, 0) for sha256 in {m.sha256 for m in release.members if m.name.startswith(folders)})
 
 
 def survey(board: Board, bundle: Bundle) -> Plan:

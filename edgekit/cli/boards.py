@@ -264,6 +264,11 @@ def show_push(name: str, sent: board.PushResult) -> None:
         f"({sent.seconds:.1f} s)"
     )
     show_sending(name, sent)
+    if sent.spare_bytes:
+        show.say(
+            f"{show.size(sent.spare_bytes)} of that are a NumPy, and {name} has one that fits: "
+            'a bundle with numpy = "board" in the profile leaves it out, and so does deploy with "auto"'
+        )
 
 
 def show_sending(name: str, sent: board.PushResult) -> None:

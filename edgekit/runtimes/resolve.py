@@ -105,8 +105,12 @@ def numpy_hint(target: DeviceProfile | Release, specifier: str) -> str:
 
 def numpy_range(profile: DeviceProfile) -> str:
     """What the profile's interpreter takes, as a version specifier; empty for one that is not in the table."""
-    named = [w for w in INTERPRETERS if (w.package, w.version) == (profile.runtime, profile.runtime_version)]
-    return named[0].numpy if named else ""
+    return numpy_of(f"{profile.runtime} {profile.runtime_version}")
+
+
+def numpy_of(interpreter: str) -> str:
+    """The same for an interpreter as manifests name it, `PACKAGE VERSION`."""
+    return next((wheel.numpy for wheel in INTERPRETERS if _title([wheel]) == interpreter), "")
 
 
 def takes(profile: DeviceProfile, numpy: str | None) -> bool:

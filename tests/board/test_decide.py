@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from edgekit.board import control, errors, plan
 from edgekit.board.answers import BadAnswer
 from edgekit.board.facts import BoardFacts, Mismatch, mismatches, parse, require_match
+from edgekit.board.push import spare_bytes
 from edgekit.errors import CheckFailed, DeviceError, UserError
 from edgekit.profiles import profile
 from edgekit.transport import NoSpace, ReadOnlyTarget
@@ -213,6 +214,20 @@ def test_auto_is_only_recommended_where_a_numpy_can_be_sent(architecture: str) -
 def test_a_release_that_brings_numpy_needs_none() -> None:
     members = (*RELEASE.members, Member(A, 100, "runtime/numpy/__init__.py"))
     assert not mismatches(replace(RELEASE, members=members), replace(BOARD, numpy=None))
+
+
+def test_a_numpy_that_was_sent_beside_a_good_one_is_counted() -> None:
+    names = ("runtime/numpy.libs/x.so", "runtime/numpy/__init__.py", "runtime/other.py")
+    members = tuple(Member(content, 10, name) for content, name in zip((A, B, "c" * 64), names, strict=True))
+    release = replace(RELEASE, members=members)
+    sent = {A: 10, "c" * 64: 10}
+    assert spare_bytes(release, "tflite-runtime 2.14.0", "1.26.4", sent) == 10
+    for interpreter, own in (
+        ("tflite-runtime 2.14.0", "2.1.0"),
+        ("tflite-runtime 2.14.0", None),
+        ("other 1", "1.26.4"),
+    ):
+        assert spare_bytes(release, interpreter, own, sent) == 0
 
 
 FACTS = [

@@ -15,6 +15,7 @@ from edgekit_runtime import benchreport
 
 from edgekit.board import BoardRelease, FirstBoot, PushResult, Status, local
 from edgekit.cli import fleet
+from edgekit.cli.boards import show_push
 from edgekit.deployment import Deployment
 from edgekit.fleet import Outcome
 from edgekit.profiles import profile
@@ -77,3 +78,11 @@ def test_an_interrupt_says_which_boards_are_done(
     with pytest.raises(KeyboardInterrupt):
         fleet.deploy(["pi", "rock", "pi"], profile.find("host"), lambda *_: prepared, config=None, jobs=2)
     assert capsys.readouterr().err.splitlines()[-1] == "done: pi; not done: rock"
+
+
+def test_a_numpy_that_the_board_need_not_have_been_sent_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    sent = PushResult(ID, "m", 9, 57_400_000, 0, 0, 0, 1.0, "sftp")
+    show_push("pi", sent)
+    assert capsys.readouterr().err == ""
+    show_push("pi", replace(sent, spare_bytes=39_100_000))
+    assert capsys.readouterr().err.startswith("39.1 MB of that are a NumPy, and pi has one that fits: ")
