@@ -52,7 +52,10 @@ def read(path: Path) -> TrainingGraph:
     try:
         meta.ParseFromString(file.read_bytes())
     except Exception as error:  # protobuf's DecodeError: importing it needs another dependency's name
-        raise UserError(f"{file}: not a TensorFlow 1 graph: it is cut or damaged ({error})") from error
+        raise UserError(
+            f"{file}: not a TensorFlow 1 graph: it is cut or damaged ({error})",
+            hint="copy it again, and compare its size with the original's",
+        ) from error
     for node in meta.graph_def.node:
         node.attr.pop("_output_shapes", None)  # a hint that later versions take for a contradiction
     return ends(file, meta)

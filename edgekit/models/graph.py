@@ -81,7 +81,10 @@ def read(path: Path) -> FrozenGraph:
     try:
         graph.ParseFromString(path.read_bytes())
     except Exception as error:  # protobuf's DecodeError: importing it needs another dependency's name
-        raise UserError(f"{path}: not a frozen graph: it is cut or damaged ({error})") from error
+        raise UserError(
+            f"{path}: not a frozen graph: it is cut or damaged ({error})",
+            hint="copy it again, and compare its size with the original's",
+        ) from error
     variables = sorted(node.name for node in graph.node if is_variable(node))
     if variables:
         raise UserError(

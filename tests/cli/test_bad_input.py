@@ -36,8 +36,8 @@ class TestModel:
         assert "not a readable .h5 file" in refused(edgekit, Path("old.h5"), material.pictures)["message"]
         (edgekit.cwd / "model.ckpt.meta").write_bytes(bytes(8))
         told = refused(edgekit, Path("model.ckpt.meta"), material.pictures)
-        assert "this is a TensorFlow 1 checkpoint" in told["message"]
-        assert "export a SavedModel" in told["hint"]
+        assert "not a TensorFlow 1 graph: it is cut or damaged" in told["message"]
+        assert told["hint"]
 
     def test_a_folder_above_the_model(self, edgekit: Program, material: Material) -> None:
         told = refused(edgekit, material.saved_model.parent, material.pictures)

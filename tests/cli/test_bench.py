@@ -154,7 +154,8 @@ class TestBoard:
         pushed = edgekit("push", made.bundle, "embedded")
         assert "is staged" in pushed.out
         release = pushed.err.split()[-1]
-        assert pushed.err == f"next: edgekit activate embedded {release}\n"
+        assert "of that are a NumPy, and embedded has one that fits" in pushed.err
+        assert pushed.err.endswith(f"\nnext: edgekit activate embedded {release}\n")
         active = edgekit("activate", "embedded", release)
         assert "current" in active.out
         assert active.err.endswith("next: edgekit bench embedded\n")
