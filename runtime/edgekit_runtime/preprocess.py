@@ -138,7 +138,8 @@ def _resized(pixels: Pixels, spec: Preprocess) -> Pixels:
     box: Tuple[float, float, float, float] = (0, 0, width, height)
     if spec.resize == "crop":
         part = min(width / spec.width, height / spec.height)
-        left, top = (width - spec.width * part) / 2, (height - spec.height * part) / 2
+        # 31 - 15 * (31 / 15) is a little below 0.
+        left, top = max(0.0, (width - spec.width * part) / 2), max(0.0, (height - spec.height * part) / 2)
         if part == 1:
             return pixels[int(top) : int(top) + spec.height, int(left) : int(left) + spec.width]
         box = (left, top, width - left, height - top)
