@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from edgekit_runtime.manifest import COLORS, FILTERS, RESIZES, TASKS
+from edgekit_runtime.manifest import COLORS, FILTERS, RESIZES
 
 from edgekit.cli import complete
 from edgekit.datasets import declaration
@@ -79,9 +79,9 @@ Task = Annotated[
     str | None,
     typer.Option(
         "--task",
-        metavar="|".join(TASKS),
+        metavar="|".join(declaration.TASKS),
         help="What the outputs mean; default: classification with labels or for pictures with one score a class.",
-        autocompletion=complete.choices(*TASKS),
+        autocompletion=complete.choices(*declaration.TASKS),
         rich_help_panel=MODEL,
     ),
 ]

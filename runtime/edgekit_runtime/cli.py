@@ -137,7 +137,7 @@ def _run(arguments: argparse.Namespace) -> None:
         print(json.dumps([runner.to_dict(result) for result in results]))
         return
     for result in results:
-        for line in runner.lines(result):
+        for line in runner.lines(result, arguments.top_k):
             print(line)
 
 

@@ -10,16 +10,17 @@ from typing import TYPE_CHECKING, Any, List, Optional, Sequence, Tuple, Type
 
 import numpy as np
 
-from edgekit_runtime import batch, classify, golden, manifest, preprocess, quant
+from edgekit_runtime import batch, classify, detect, golden, manifest, preprocess, quant
 from edgekit_runtime.errors import InputError, UserError
 from edgekit_runtime.golden import GoldenSamples
 from edgekit_runtime.interpreter import Interpreter, ModelError
-from edgekit_runtime.manifest import Manifest, Preprocess, TensorSpec
+from edgekit_runtime.manifest import Detection, Manifest, Preprocess, TensorSpec
 
 if TYPE_CHECKING:
     from types import TracebackType
 
     from edgekit_runtime.classify import ClassScore
+    from edgekit_runtime.detect import Detections
     from edgekit_runtime.preprocess import Source
     from edgekit_runtime.quant import Array, Floats
 
@@ -55,6 +56,7 @@ class Engine:
         sha256: Optional[str] = None,
         warmup_runs: int = 1,
         samples: Optional[GoldenSamples] = None,
+        detector: Optional[Tuple[Detection, "Floats"]] = None,
     ) -> None:
         if warmup_runs < 1 or max_batch_size < 1:
             raise InputError("warmup_runs and max_batch_size are at least 1")
@@ -76,6 +78,9 @@ class Engine:
         self._fold = self._checked_fold()
         if task == "classification" and self.labels is not None:
             classify.check_labels(self.labels, self.outputs[0])
+        if (task == "detection") != (detector is not None):
+            raise InputError("a detector, and nothing else, has the task 'detection'")
+        self._heads = detect.heads(*detector, self.outputs, labels) if detector is not None else None
         if samples is not None:
             self._count(samples.inputs)
         self.startup = self._warm_up(self._single, warmup_runs)
@@ -106,6 +111,10 @@ class Engine:
         samples = None
         if wanted.golden is not None:
             samples = golden.read(directory / manifest.GOLDEN, len(wanted.inputs), len(wanted.outputs))
+        detector = None
+        if wanted.detection is not None:
+            path = directory / manifest.ANCHORS
+            detector = (wanted.detection, detect.parse_anchors(_read(path), str(path)))
         engine = cls(
             directory / manifest.MODEL,
             preprocess=wanted.preprocess,
@@ -116,6 +125,7 @@ class Engine:
             sha256=wanted.model_sha256,
             warmup_runs=warmup_runs,
             samples=samples,
+            detector=detector,
         )
         if (engine.inputs, engine.outputs) != (wanted.inputs, wanted.outputs):
             raise ModelError(
@@ -139,8 +149,11 @@ class Engine:
         max_batch_size: int = 1,
         sha256: Optional[str] = None,
         warmup_runs: int = 1,
+        detector: Optional[Tuple[Detection, "Floats"]] = None,
     ) -> "Engine":
-        """Load a bare `.tflite` file; warmed up with seeded noise. Raises as `open` does."""
+        """Load a bare `.tflite` file; warmed up with seeded noise. `detector` is a detection with its anchors
+        (A, 4) float32. Raises as `open` does.
+        """
         return cls(
             model,
             preprocess=preprocess,
@@ -150,6 +163,7 @@ class Engine:
             max_batch_size=max_batch_size,
             sha256=sha256,
             warmup_runs=warmup_runs,
+            detector=detector,
         )
 
     def infer(self, arrays: Sequence[Array]) -> Tuple[Array, ...]:
@@ -193,6 +207,25 @@ class Engine:
         if self.task != "classification":
             raise InputError(f"the model's task is '{self.task}', not classification")
         return tuple(classify.top_k(row, self.outputs[0], k, self.labels) for row in scores)
+
+    def detect(self, frames: Sequence[Source]) -> Tuple["Detections", ...]:
+        """What is in each picture, best first. Raises InputError, ImageError."""
+        if not frames:
+            return ()
+        rows = batch.stack([self.prepare(frame) for frame in frames])
+        return self.detections(self.infer([rows]))
+
+    def detections(self, outputs: Sequence[Array]) -> Tuple["Detections", ...]:
+        """What `infer` has found in each sample, from all of its stored outputs."""
+        if self._heads is None:
+            raise InputError(f"the model's task is '{self.task}', not detection")
+        return self._heads.find(outputs)
+
+    def class_names(self, found: "Detections") -> Tuple[Optional[str], ...]:
+        """The label of each detection's class; None where there is none."""
+        if self._heads is None:
+            raise InputError(f"the model's task is '{self.task}', not detection")
+        return tuple(detect.label(self.labels, self._heads.detection, int(kind)) for kind in found.classes)
 
     def samples(self, count: int) -> List[Array]:
         """`count` rows for each input: the golden samples in turn when there are any, else seeded noise."""

@@ -9,16 +9,18 @@ from typing import Dict, Optional, Tuple
 from edgekit_runtime import schema
 
 SCHEMA = 1
-TASKS = ("classification", "raw")
+TASKS = ("classification", "detection", "raw")
 COLORS = {"RGB": 3, "BGR": 3, "GRAY": 1}
 RESIZES = ("stretch", "letterbox", "crop")
 FILTERS = ("nearest", "bilinear", "bicubic", "area")
+SCORE_CONVERTERS = ("sigmoid", "softmax", "identity")
 DTYPES = ("uint8", "int8", "int16", "int32", "int64", "float16", "float32", "bool")
 
 MANIFEST = "manifest.json"
 MODEL = "model.tflite"
 LABELS = "labels.txt"
 GOLDEN = "golden.npz"
+ANCHORS = "anchors.npy"
 RUNTIME = "runtime"
 
 
@@ -84,6 +86,39 @@ class Preprocess:
     @property
     def channels(self) -> int:
         return COLORS[self.color]
+
+
+@dataclass(frozen=True)
+class Detection:
+    """From a detector's raw heads to boxes. `boxes` and `scores` are the indices of the two outputs.
+
+    Boxes are encoded relative to the anchors of the member `anchors.npy`, divided by `box_scales` (y, x, height,
+    width). The classes begin at `first_column` of the scores (1 where column 0 is the background); `class_ids` are
+    their ids in the label map. `max_per_class` and `max_detections` limit what non-maximum suppression keeps.
+    """
+
+    boxes: int
+    scores: int
+    score_converter: str
+    first_column: int
+    class_ids: Tuple[int, ...]
+    box_scales: Tuple[float, float, float, float]
+    score_threshold: float
+    iou_threshold: float
+    max_per_class: int
+    max_detections: int
+
+    def __post_init__(self) -> None:
+        if self.score_converter not in SCORE_CONVERTERS:
+            raise ValueError(f"score_converter '{self.score_converter}' is not one of {', '.join(SCORE_CONVERTERS)}")
+        if self.boxes == self.scores or min(self.boxes, self.scores, self.first_column) < 0:
+            raise ValueError("boxes and scores are two outputs")
+        if not all(scale > 0 for scale in self.box_scales):
+            raise ValueError("box_scales are above 0")
+        if not (0 <= self.score_threshold <= 1 and 0 <= self.iou_threshold <= 1):
+            raise ValueError("score_threshold and iou_threshold are between 0 and 1")
+        if min(self.max_per_class, self.max_detections) < 1:
+            raise ValueError("max_per_class and max_detections are at least 1")
 
 
 @dataclass(frozen=True)
@@ -154,6 +189,7 @@ class Manifest:
     isa: Tuple[str, ...] = ()
     max_ram_mb: Optional[int] = None
     numpy: Optional[str] = None
+    detection: Optional[Detection] = None
     schema: int = SCHEMA
 
     def __post_init__(self) -> None:
@@ -163,6 +199,8 @@ class Manifest:
             raise ValueError(f"task '{self.task}' is not one of {', '.join(TASKS)}")
         if self.task == "classification" and len(self.outputs) != 1:
             raise ValueError(f"a classification model has one output, not {len(self.outputs)}")
+        if (self.task == "detection") != (self.detection is not None):
+            raise ValueError("the task 'detection' and the key 'detection' belong together")
         if not self.inputs or not self.outputs:
             raise ValueError("a model has at least one input and one output")
         if self.labels not in (None, LABELS):

@@ -152,13 +152,32 @@ def _predict(engine: Engine, body: bytes, content_type: str) -> Dict[str, Any]:
     kind = content_type.partition(";")[0].strip().lower()
     request = _raw(engine, body) if kind == "application/octet-stream" else _json(engine, body)
     outputs = engine.infer(request.rows)
-    columns = [_listed(out, spec) for out, spec in zip(outputs, engine.outputs)]
+    if engine.task == "detection":
+        named = _detected(engine, outputs)
+    else:
+        named = {spec.name: _listed(out, spec) for out, spec in zip(outputs, engine.outputs)}
+    columns, names = list(named.values()), list(named)
     if len(columns) == 1:
         return {"predictions" if request.by_row else "outputs": columns[0]}
-    names = [spec.name for spec in engine.outputs]
     if not request.by_row:
         return {"outputs": dict(zip(names, columns))}
     return {"predictions": [dict(zip(names, row)) for row in zip(*columns)]}
+
+
+def _detected(engine: Engine, outputs: Sequence[Array]) -> Dict[str, List[Any]]:
+    """A detector's answers as TensorFlow's Object Detection API gives them: padded with zeros to one length."""
+    found = engine.detections(outputs)
+    size = max([len(one) for one in found] + [0])
+
+    def padded(values: Array) -> Any:
+        return np.pad(values, [(0, size - len(values))] + [(0, 0)] * (values.ndim - 1)).tolist()
+
+    return {
+        "detection_boxes": [padded(one.boxes) for one in found],
+        "detection_classes": [padded(one.classes) for one in found],
+        "detection_scores": [padded(one.scores) for one in found],
+        "num_detections": [len(one) for one in found],
+    }
 
 
 def _raw(engine: Engine, body: bytes) -> Request:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Dict, List, Sequence, Tuple
+from typing import TYPE_CHECKING, Any, Dict, List, Optional, Sequence, Tuple
 
 import numpy as np
 
@@ -14,17 +14,23 @@ from edgekit_runtime.classify import ClassScore
 from edgekit_runtime.errors import InputError, UserError
 
 if TYPE_CHECKING:
+    from edgekit_runtime.detect import Detections
     from edgekit_runtime.engine import Engine
     from edgekit_runtime.quant import Array, Floats
 
 
 @dataclass(frozen=True)
 class Result:
-    """One sample: where it came from, its classes (empty for a raw model) and the outputs' real values by name."""
+    """One sample: where it came from, its classes, what was detected, and the outputs' real values by name.
+
+    `classes` are of a classification model only, `detections` of a detector.
+    """
 
     source: str
     classes: Tuple[ClassScore, ...]
     outputs: Dict[str, "Floats"]
+    detections: Optional["Detections"] = None
+    names: Tuple[Optional[str], ...] = ()  # of the detections' classes
 
 
 def run(engine: Engine, sources: Sequence[str], top_k: int = 5) -> List[Result]:
@@ -39,23 +45,42 @@ def run(engine: Engine, sources: Sequence[str], top_k: int = 5) -> List[Result]:
         classes: Sequence[Tuple[ClassScore, ...]] = [()] * len(stored)
         if engine.task == "classification":
             classes = engine.top_k(outputs[0], top_k)
+        detections: Sequence[Optional[Detections]] = [None] * len(stored)
+        if engine.task == "detection":
+            detections = engine.detections(outputs)
         reals = [quant.dequantize(out, spec) for out, spec in zip(outputs, engine.outputs)]
-        for number, found in enumerate(classes):
+        for number, (found, seen) in enumerate(zip(classes, detections)):
             name = source if len(classes) == 1 else f"{source}[{number}]"
             named = {spec.name: real[number] for spec, real in zip(engine.outputs, reals)}
-            results.append(Result(name, found, named))
+            names = engine.class_names(seen) if seen is not None else ()
+            results.append(Result(name, found, named, seen, names))
     return results
 
 
 def to_dict(result: Result) -> Dict[str, Any]:
-    """For JSON: the classes, or for a raw model the outputs."""
+    """For JSON: the classes, the detections under the Object Detection API's names, or a raw model's outputs."""
+    if result.detections is not None:
+        found = result.detections
+        return {
+            "source": result.source,
+            "num_detections": len(found),
+            "detection_boxes": found.boxes.tolist(),
+            "detection_classes": found.classes.tolist(),
+            "detection_class_names": list(result.names),
+            "detection_scores": found.scores.tolist(),
+        }
     if result.classes:
         return {"source": result.source, "classes": schema.plain(result.classes)}
     return {"source": result.source, "outputs": {name: values.tolist() for name, values in result.outputs.items()}}
 
 
-def lines(result: Result) -> List[str]:
-    """For people."""
+def lines(result: Result, top_k: int = 5) -> List[str]:
+    """For people; of detections the best `top_k`."""
+    if result.detections is not None:
+        found = list(zip(result.detections.scores, result.detections.classes, result.names, result.detections.boxes))
+        text = "  {:8.4f}  {}  {:.3f} {:.3f} {:.3f} {:.3f}"
+        rows = [text.format(score, name or f"class {kind}", *box) for score, kind, name, box in found[:top_k]]
+        return [result.source, *(rows or ["  nothing"])]
     if result.classes:
         scores = [f"  {item.score:8.4f}  {item.label or f'class {item.index}'}" for item in result.classes]
         return [result.source, *scores]

@@ -1,0 +1,197 @@
+"""Boxes from a detector's raw heads: decoding and class-wise non-maximum suppression, in NumPy.
+
+The model ends before both, so that boxes and scores keep a scale each, and only boxes that can win are decoded.
+"""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Dict, List, Optional, Sequence, Tuple
+
+import numpy as np
+
+from edgekit_runtime import batch, quant
+from edgekit_runtime.classify import LabelsError
+from edgekit_runtime.errors import UserError
+from edgekit_runtime.manifest import Detection, TensorSpec
+
+if TYPE_CHECKING:
+    from edgekit_runtime.quant import Array, Floats
+
+_FIRST = 1024  # candidates that are looked at before any others are
+MAX_BYTES = 64 << 20
+
+
+class AnchorsError(UserError):
+    """The anchors cannot be read, or do not fit the model."""
+
+
+@dataclass(frozen=True)
+class Detections:
+    """What is in one picture, best first: `boxes` (K, 4) float32 as ymin, xmin, ymax, xmax, in shares of the picture's
+    height and width; `classes` (K,) int64, ids as in the label map; `scores` (K,) float32 in 0..1.
+    """
+
+    boxes: Floats
+    classes: Array
+    scores: Floats
+
+    def __len__(self) -> int:
+        return len(self.scores)
+
+
+@dataclass(frozen=True)
+class Heads:
+    """A detector's two outputs, encodings (N, A, 4) and class predictions (N, A, first_column + C), with the anchors
+    (A, 4) float32: centre y, centre x, height, width.
+    """
+
+    detection: Detection
+    anchors: Floats
+    boxes: TensorSpec
+    scores: TensorSpec
+
+    def find(self, outputs: Sequence[Array]) -> Tuple[Detections, ...]:
+        """The detections in each sample of the model's stored outputs."""
+        boxes, scores = outputs[self.detection.boxes], outputs[self.detection.scores]
+        return tuple(self._find(box, score) for box, score in zip(boxes, scores))
+
+    def _find(self, encodings: Array, predictions: Array) -> Detections:
+        wanted = self.detection
+        # Sigmoid and dequantisation keep the order, so the stored values sort; a softmax does not.
+        mixed = wanted.score_converter == "softmax"
+        keys = (self._scores(predictions) if mixed else predictions)[:, wanted.first_column :]
+        flat, classes = keys.reshape(-1), keys.shape[1]
+        size = _FIRST
+        while True:
+            best = highest(flat, size)
+            anchors, kinds = np.divmod(best, classes)
+            scores = flat[best] if mixed else self._scores(flat[best])
+            count = int(np.count_nonzero(scores >= wanted.score_threshold))
+            boxes = self._decode(encodings[anchors[:count]], anchors[:count])
+            kept = suppress(boxes, kinds[:count], wanted)
+            if len(kept) == wanted.max_detections or count < len(best) or len(best) == len(flat):
+                break
+            size *= 8
+        clipped = np.clip(boxes[kept], 0.0, 1.0)
+        seen = (clipped[:, 2:] > clipped[:, :2]).all(axis=1)
+        kept = kept[seen]
+        return Detections(
+            clipped[seen], np.array(wanted.class_ids, np.int64)[kinds[kept]], scores[kept].astype(np.float32)
+        )
+
+    def _scores(self, stored: Array) -> Floats:
+        real: Array = quant.dequantize(stored, self.scores)
+        if self.detection.score_converter == "sigmoid":
+            with np.errstate(over="ignore"):
+                real = 1 / (1 + np.exp(-real))
+        elif self.detection.score_converter == "softmax":
+            powers = np.exp(real - real.max(axis=-1, keepdims=True))
+            real = powers / powers.sum(axis=-1, keepdims=True)
+        return real
+
+    def _decode(self, stored: Array, anchors: Array) -> Floats:
+        return decode(quant.dequantize(stored, self.boxes), self.anchors[anchors], self.detection.box_scales)
+
+
+def decode(encodings: Floats, anchors: Floats, scales: Sequence[float]) -> Floats:
+    """Boxes (K, 4) as ymin, xmin, ymax, xmax from encodings (K, 4) relative to anchors (K, 4).
+
+    The box coder of Faster R-CNN (arXiv:1506.01497, section 3.1.2), its four numbers divided by `scales`.
+    """
+    relative = encodings / np.asarray(scales, np.float32)
+    centre = relative[:, :2] * anchors[:, 2:] + anchors[:, :2]
+    with np.errstate(over="ignore"):
+        half = np.exp(relative[:, 2:]) * anchors[:, 2:] / 2
+    return np.concatenate([centre - half, centre + half], axis=1)
+
+
+def highest(values: Array, count: int) -> Array:
+    """The indices of the `count` highest of a flat array, highest first; of equals the lower index comes first."""
+    chosen = np.arange(len(values))
+    if count < len(values):
+        least = np.partition(values, len(values) - count)[len(values) - count]
+        above = np.flatnonzero(values > least)
+        chosen = np.concatenate([above, np.flatnonzero(values == least)[: count - len(above)]])
+    return chosen[np.argsort(-values[chosen].astype(np.float64), kind="stable")]
+
+
+def suppress(boxes: Floats, kinds: Array, wanted: Detection) -> Array:
+    """Greedy non-maximum suppression within each class: the indices that stay, of boxes (K, 4) sorted best first.
+
+    A box goes when its IoU with a better one of its class is above the threshold, or when its class is full.
+    """
+    kept: List[int] = []
+    counts: Dict[int, int] = {}
+    left = np.arange(len(boxes))
+    areas = np.prod(np.maximum(boxes[:, 2:] - boxes[:, :2], 0), axis=1)
+    while len(left) and len(kept) < wanted.max_detections:
+        first = left[0]
+        kind = int(kinds[first])
+        kept.append(int(first))
+        counts[kind] = counts.get(kind, 0) + 1
+        left = left[1:]
+        gone = kinds[left] == kind
+        if counts[kind] < wanted.max_per_class:
+            gone &= _overlaps(boxes[first], areas[first], boxes[left], areas[left]) > wanted.iou_threshold
+        left = left[~gone]
+    return np.array(kept, np.int64)
+
+
+def iou(box: Floats, boxes: Floats) -> Floats:
+    """The IoU (K,) of one box with boxes (K, 4); 0 where one has no area."""
+    areas = np.prod(np.maximum(boxes[:, 2:] - boxes[:, :2], 0), axis=1)
+    return _overlaps(box, np.prod(np.maximum(box[2:] - box[:2], 0)), boxes, areas)
+
+
+def _overlaps(box: Floats, area: Any, boxes: Floats, areas: Floats) -> Floats:
+    both = np.prod(np.maximum(np.minimum(box[2:], boxes[:, 2:]) - np.maximum(box[:2], boxes[:, :2]), 0), axis=1)
+    either = area + areas - both
+    shares: Floats = np.divide(both, either, out=np.zeros_like(both), where=either > 0)
+    return shares
+
+
+def heads(
+    detection: Detection, anchors: Floats, outputs: Sequence[TensorSpec], labels: Optional[Sequence[str]] = None
+) -> Heads:
+    """Raises AnchorsError unless anchors and outputs belong together, LabelsError unless each class has a label."""
+    if labels is not None and len(labels) != len(detection.class_ids):
+        raise LabelsError(
+            f"{len(labels)} labels for the {len(detection.class_ids)} classes of a detector",
+            hint="one label a line, in the order of the model's classes",
+            labels=len(labels),
+            classes=len(detection.class_ids),
+        )
+    if max(detection.boxes, detection.scores) >= len(outputs):
+        raise AnchorsError(f"a detector of {len(outputs)} outputs: boxes or scores are missing")
+    boxes, scores = outputs[detection.boxes], outputs[detection.scores]
+    shapes = [batch.sample_shape(boxes), batch.sample_shape(scores)]
+    wanted = (len(anchors), 4)
+    fits = shapes[0] == wanted and len(shapes[1]) == 2 and shapes[1][0] == wanted[0]
+    if not fits or anchors.shape != wanted or shapes[1][1] != detection.first_column + len(detection.class_ids):
+        raise AnchorsError(
+            f"{list(anchors.shape)} anchors do not fit the outputs {list(shapes[0])} and {list(shapes[1])}",
+            hint="convert the detector again",
+        )
+    return Heads(detection, anchors, boxes, scores)
+
+
+def parse_anchors(content: bytes, where: str) -> Floats:
+    """Anchors (A, 4) from the bytes of an .npy file of float32. Raises AnchorsError."""
+    try:
+        if len(content) > MAX_BYTES:
+            raise ValueError(f"more than {MAX_BYTES} bytes")
+        anchors = np.load(io.BytesIO(content), allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise AnchorsError(f"cannot read the anchors '{where}': {error}", where=where) from error
+    if not isinstance(anchors, np.ndarray) or anchors.dtype != np.float32 or anchors.shape[1:] != (4,):
+        raise AnchorsError(f"'{where}' does not hold anchors (A, 4) float32", where=where)
+    return anchors
+
+
+def label(labels: Optional[Sequence[str]], detection: Detection, kind: int) -> Optional[str]:
+    """The name of a class id; None where there is none."""
+    if labels is None or kind not in detection.class_ids:
+        return None
+    return labels[detection.class_ids.index(kind)]
