@@ -7,14 +7,26 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from edgekit_runtime.manifest import Calibration, Distance, Golden, Manifest, Preprocess, Provenance, TensorSpec
+from edgekit_runtime.manifest import (
+    Calibration,
+    Detection,
+    Distance,
+    Golden,
+    Manifest,
+    Preprocess,
+    Provenance,
+    TensorSpec,
+)
 
 from edgekit.conversion.record import Conversion
 from edgekit.datasets.declaration import Declaration
 from edgekit.profiles import hostfacts, profile
 from edgekit.profiles.profile import DeviceProfile
 
-MANIFEST = [Calibration, Distance, Golden, Manifest, Preprocess, Provenance, TensorSpec, Conversion, Declaration]
+MANIFEST = [
+    *(Calibration, Detection, Distance, Golden, Manifest, Preprocess, Provenance, TensorSpec),
+    *(Conversion, Declaration),
+]
 
 
 @pytest.mark.parametrize(

@@ -14,10 +14,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import paramiko
 import pytest
 
-from edgekit.embedded import BoardHome, EmbeddedBoard, borrow, serve
-from edgekit.errors import UserError
+from edgekit.embedded import BoardHome, EmbeddedBoard, borrow, serve, server
+from edgekit.errors import DeviceError, UserError
 from edgekit.transport import LinkLost, connect, host_key, remember
 from tests.ssh_fixture import make_key
 
@@ -273,3 +274,26 @@ def test_a_root_that_cannot_be_is_the_users_to_mend(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="cannot live"):
         borrow(BoardHome(tmp_path / "file" / "b"))
+
+
+def test_a_session_that_the_server_ends_before_it_has_begun_is_asked_for_again(
+    embedded: EmbeddedBoard, openssh: OpenSsh, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As Dropbear 2022.83 does when the child of another session ends in between."""
+    ended: list[bytes] = []
+    begin = server._Policy.check_channel_exec_request
+
+    def end(policy: server._Policy, channel: paramiko.Channel, command: bytes) -> bool:
+        if len(ended) < wanted:
+            ended.append(command)
+            return False
+        return begin(policy, channel, command)
+
+    monkeypatch.setattr(server._Policy, "check_channel_exec_request", end)
+    wanted = 2
+    with connect("b", config=openssh.config) as link:
+        assert link.run(["echo", "once"]).stdout == b"once\n"
+        wanted = 1000
+        with pytest.raises(DeviceError, match="Channel closed"):
+            link.run(["echo", "once"])
+    assert len(ended) == 2 + 3
