@@ -27,10 +27,18 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Answer:
-    """One sample's classes, best first; `source` names it in the board's words."""
+    """One sample's classes or detections, best first; `source` names it in the board's words.
+
+    Detections have the Object Detection API's names; a box is ymin, xmin, ymax, xmax, in shares of the picture.
+    """
 
     source: str
-    classes: tuple[ClassScore, ...]
+    classes: tuple[ClassScore, ...] = ()
+    num_detections: int | None = None
+    detection_boxes: tuple[tuple[float, float, float, float], ...] = ()
+    detection_classes: tuple[int, ...] = ()
+    detection_class_names: tuple[str | None, ...] = ()
+    detection_scores: tuple[float, ...] = ()
 
 
 def current_preprocess(board: Board) -> Preprocess:
@@ -57,11 +65,11 @@ def predict(
     release_id: str | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> tuple[Answer, ...]:
-    """Classes of each sample, computed on the board.
+    """Classes or detections of each sample, computed on the board.
 
     `samples` are uint8 frames (N, H, W, C) for a model that takes pictures, else real values (N, ...). `batch_size`
     above 1 is used only when the board's Engine proves that it changes nothing. Raises UserError for a model that
-    does not classify, and what `run_runtime` raises.
+    does neither, and what `run_runtime` raises.
     """
     data = io.BytesIO()
     np.save(data, samples, allow_pickle=False)
@@ -75,6 +83,6 @@ def predict(
     if done.status:
         raise runtime_error(board.name, done)
     answers = json.loads(done.text)
-    if answers and "classes" not in answers[0]:
-        raise UserError("the current release does not classify", hint="edgekit bench measures any model")
+    if answers and "outputs" in answers[0]:
+        raise UserError("the current release neither classifies nor detects", hint="edgekit bench measures any model")
     return tuple(schema.read(Answer, answer, f"{board.name}: run") for answer in answers)

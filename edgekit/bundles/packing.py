@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from edgekit_runtime import manifest as manifests
-from edgekit_runtime.manifest import GOLDEN, LABELS, MANIFEST, MODEL, RUNTIME
+from edgekit_runtime.manifest import ANCHORS, GOLDEN, LABELS, MANIFEST, MODEL, RUNTIME
 
 from edgekit.bundles import bundle
 from edgekit.conversion import record as conversion
@@ -25,7 +25,7 @@ def pack(
     offline: bool = False,
     progress: Callable[[str, int, int], None] | None = None,
 ) -> bundle.Bundle:
-    """Write the bundle of a `.tflite` that `convert` made: model, manifest, golden samples, labels, runtime.
+    """Write the bundle of a `.tflite` that `convert` made: model, manifest, golden samples, labels, anchors, runtime.
 
     Raises UserError when the model was converted for another profile or the runtime cannot be had, CheckFailed when
     the model is not the one that its record describes.
@@ -49,6 +49,8 @@ def pack(
         members[GOLDEN] = files.golden
     if record.labels is not None:
         members[LABELS] = files.labels
+    if record.detection is not None:
+        members[ANCHORS] = files.anchors
     return bundle.build(
         name=release_name(record.name),
         profile=profile.name,

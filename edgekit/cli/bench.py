@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -242,7 +243,9 @@ def _show_stages(report: BenchReport) -> None:
 def run(
     name: options.BoardName,
     pictures: Annotated[list[Path], typer.Argument(metavar="PICTURE", help="Image files on this computer.")],
-    top_k: Annotated[int, typer.Option("--top-k", metavar="N", min=1, help="Classes to show, best first.")] = 3,
+    top_k: Annotated[
+        int, typer.Option("--top-k", metavar="N", min=1, help="Classes or boxes to show, best first.")
+    ] = 3,
     batch_size: Annotated[
         int,
         typer.Option(
@@ -252,19 +255,31 @@ def run(
     ssh_config: options.SshConfig = None,
     json: show.Json = False,
 ) -> None:
-    """Classify pictures of this computer with the board's current release."""
+    """Classify pictures of this computer, or find objects in them, with the board's current release."""
     with opened(name, ssh_config) as target:
         frames = boards.frames(pictures, boards.current_preprocess(target))
         answers = boards.predict(target, frames, top_k=top_k, batch_size=batch_size)
     if json:
-        show.data(
-            [
-                {"source": str(path), "classes": schema.plain(item.classes)}
-                for path, item in zip(pictures, answers, strict=True)
-            ]
-        )
+        show.data([_plain(path, item) for path, item in zip(pictures, answers, strict=True)])
         return
     for path, item in zip(pictures, answers, strict=True):
-        words = ", ".join(f"{best.label or best.index} {100 * best.score:.1f} %" for best in item.classes)
-        show.line(f"{path}: {words}")
+        show.line(f"{path}: {', '.join(_words(item, top_k)) or 'nothing'}")
     show.next_step("edgekit", "bench", name)
+
+
+def _plain(path: Path, item: boards.Answer) -> dict[str, Any]:
+    found: dict[str, Any] = schema.plain(replace(item, source=str(path)))
+    detects = item.num_detections is not None
+    return {key: value for key, value in found.items() if key == "source" or (key == "classes") is not detects}
+
+
+def _words(item: boards.Answer, top_k: int) -> list[str]:
+    if item.num_detections is None:
+        return [f"{best.label or best.index} {100 * best.score:.1f} %" for best in item.classes]
+    found = zip(
+        item.detection_class_names, item.detection_classes, item.detection_scores, item.detection_boxes, strict=True
+    )
+    return [
+        f"{name or kind} {100 * score:.1f} % at {' '.join(f'{side:.2f}' for side in box)}"
+        for name, kind, score, box in list(found)[:top_k]
+    ]

@@ -88,7 +88,10 @@ Task = Annotated[
 Labels = Annotated[
     Path | None,
     typer.Option(
-        "--labels", metavar="FILE", help="Label names, one a line; default: the class folders.", rich_help_panel=MODEL
+        "--labels",
+        metavar="FILE",
+        help="Label names, one a line, or a label_map.pbtxt; default: the class folders.",
+        rich_help_panel=MODEL,
     ),
 ]
 TrustCode = Annotated[

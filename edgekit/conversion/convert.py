@@ -10,7 +10,7 @@ from pathlib import Path
 
 import platformdirs
 from edgekit_runtime import schema
-from edgekit_runtime.manifest import GOLDEN, LABELS, Provenance
+from edgekit_runtime.manifest import ANCHORS, GOLDEN, LABELS, Provenance
 
 from edgekit import worker
 from edgekit.conversion import prove, quantize
@@ -47,7 +47,8 @@ def convert(
     the same bytes. `trust_code` loads models that hold code; `allow_float` keeps operators that have no INT8 form in
     float. TensorFlow runs in a process of its own; what it says goes to `log` (default: the user's log folder).
 
-    `progress(stage, done, total)` is called with the stages load, float, calibrate, quantize and prove.
+    `progress(stage, done, total)` is called with the stages load, float, calibrate, quantize and prove, and for a
+    detector original and compare.
     Raises UserError for inputs that do not fit and for a board that no interpreter does, CheckFailed for a model that
     was converted but does not run.
     """
@@ -128,6 +129,7 @@ def _prove(
         input_names=made.input_names,
         seed=seed,
         golden=str(folder / GOLDEN),
+        detection=made.detection,
     )
     plain = worker.run(
         "prove",
@@ -171,7 +173,8 @@ def _record(
         float_sha256=hashlib.sha256(reference).hexdigest(),
         float_size=len(reference),
         golden=proof.golden,
-        notes=(*source.notes, *made.notes),
+        detection=made.detection,
+        notes=(*source.notes, *made.notes, *proof.notes),
     )
 
 
@@ -195,6 +198,8 @@ def _publish(record: Conversion, folder: Path, output: Path) -> None:
     (folder / quantize.FLOAT).rename(fresh / FLOAT)
     if record.golden is not None:
         (folder / GOLDEN).rename(fresh / GOLDEN)
+    if record.detection is not None:
+        (folder / ANCHORS).rename(fresh / ANCHORS)
     if record.labels is not None:
         (fresh / LABELS).write_text("\n".join(record.labels) + "\n", encoding="utf-8")
     (fresh / RECORD).write_text(schema.dump_json(record), encoding="utf-8")

@@ -11,7 +11,8 @@ from edgekit_runtime import batch
 from edgekit_runtime.manifest import TensorSpec
 
 from edgekit.errors import CheckFailed, UserError
-from edgekit.models import checkpoint, flatbuffer, graph, keras_model, savedmodel, savedmodel_v1
+from edgekit.models import checkpoint, detector, flatbuffer, graph, keras_model, savedmodel, savedmodel_v1
+from edgekit.models.detector import Detector
 from edgekit.models.graph import FrozenGraph
 from edgekit.models.savedmodel import Signature
 from edgekit.models.source import KERAS
@@ -24,16 +25,21 @@ Lower = Callable[[tuple[TensorSpec, ...]], tuple[bytes, tuple[TensorSpec, ...]]]
 class Opened:
     """A source that was read: its inputs, and `lower`, which makes the float TFLite model for inputs of known sizes.
 
-    `lower` gives the inputs back: their batch is 1 where an open one would cost operators.
+    `lower` gives the inputs back: their batch is 1 where an open one would cost operators. A detector is cut to what
+    leads from its scaled picture to its raw heads.
     """
 
     inputs: tuple[TensorSpec, ...]
     lower: Lower
     notes: tuple[str, ...] = ()
+    detector: Detector | None = None
 
 
-def open_source(path: Path, form: str, folder: Path, *, trust_code: bool) -> Opened:
-    """Read the source; `folder` is for files in between. Raises UserError, CheckFailed."""
+def open_source(path: Path, form: str, folder: Path, *, trust_code: bool, whole: bool = False) -> Opened:
+    """Read the source; `folder` is for files in between, `whole` leaves detectors as they are.
+
+    Raises UserError, CheckFailed.
+    """
     if form == "tflite":
         return _tflite(path)
     if form in KERAS:
@@ -43,18 +49,17 @@ def open_source(path: Path, form: str, folder: Path, *, trust_code: bool) -> Ope
     if form == "saved-model":
         found = savedmodel.read(path)
         _refuse_code(path, found.code, trust_code=trust_code)
-        if found.version == 2:
+        if found.version == 2 and (whole or not found.suppresses):
             return _saved_model(path, path, folder, found)
-        savedmodel.serving_signature(path, found)
-        return _frozen(path, savedmodel_v1.freeze(path, found), folder)
+        return _frozen(path, _freeze(path, found), folder, whole=whole)
     if form == "graph-def":
         frozen = graph.read(path)
         _refuse_code(path, graph.code_in(frozen.graph), trust_code=trust_code)
         part = graph.pruned(path, frozen.graph, frozen.inputs.values(), frozen.outputs.values(), {})
-        return _frozen(path, replace(frozen, graph=part), folder)
+        return _frozen(path, replace(frozen, graph=part), folder, whole=whole)
     training = checkpoint.read(path)
     _refuse_code(path, graph.code_in(training.meta.graph_def), trust_code=trust_code)
-    return _frozen(path, checkpoint.freeze(path, training), folder)
+    return _frozen(path, checkpoint.freeze(path, training), folder, whole=whole)
 
 
 def _refuse_code(path: Path, operators: Sequence[str], *, trust_code: bool) -> None:
@@ -62,10 +67,18 @@ def _refuse_code(path: Path, operators: Sequence[str], *, trust_code: bool) -> N
         keras_model.refuse_code(path, tuple(f"operator {name}" for name in operators))
 
 
-def _frozen(path: Path, frozen: FrozenGraph, folder: Path) -> Opened:
-    graph.save(path, frozen, folder / "frozen")
+def _freeze(path: Path, found: savedmodel.Graph) -> FrozenGraph:
+    savedmodel.serving_signature(path, found)
+    if found.version == 1:
+        return savedmodel_v1.freeze(path, found)
+    return savedmodel.freeze(path, _load(path, path), found.name)
+
+
+def _frozen(path: Path, frozen: FrozenGraph, folder: Path, *, whole: bool) -> Opened:
+    found = None if whole or not detector.is_detector(frozen) else detector.find(path, frozen)
+    graph.save(path, frozen if found is None else found.part, folder / "frozen")
     opened = _saved_model(path, folder / "frozen", folder, savedmodel.read(folder / "frozen"))
-    return replace(opened, notes=frozen.notes)
+    return replace(opened, notes=frozen.notes, detector=found)
 
 
 def _tflite(path: Path) -> Opened:

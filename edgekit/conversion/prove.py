@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from edgekit_runtime import batch, quant, schema
+from edgekit_runtime import batch, detect, quant, schema
 from edgekit_runtime.engine import Engine
 from edgekit_runtime.interpreter import ModelError
-from edgekit_runtime.manifest import Golden, Preprocess, TensorSpec
+from edgekit_runtime.manifest import ANCHORS, Detection, Golden, Preprocess, TensorSpec
 
+from edgekit.conversion import boxes
 from edgekit.datasets.dataset import Sample, open_dataset
 from edgekit.errors import CheckFailed
 from edgekit.validation.fidelity import Fidelity
@@ -25,7 +26,10 @@ _OVERHEAD_BYTES = 4096
 
 @dataclass(frozen=True)
 class Request:
-    """Two models, the data they were made with, and where `golden.npz` is written."""
+    """Two models, the data they were made with, and where `golden.npz` is written.
+
+    A detector's anchors and what the original finds are beside it.
+    """
 
     int8: str
     float: str
@@ -36,15 +40,20 @@ class Request:
     input_names: tuple[str, ...]
     seed: int
     golden: str
+    detection: Detection | None = None
 
 
 @dataclass(frozen=True)
 class Proof:
-    """The INT8 model's tensors as the Engine sees them; `golden` is None when one sample is over 1 MiB."""
+    """The INT8 model's tensors as the Engine sees them; `golden` is None when one sample is over 1 MiB.
+
+    `notes` say what of the original detector's boxes is found again.
+    """
 
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
     golden: Golden | None
+    notes: tuple[str, ...] = ()
 
 
 def work(request: dict[str, Any], progress: Progress) -> dict[str, Any]:
@@ -83,16 +92,25 @@ def prove(request: Request, progress: Progress) -> Proof:
         held = {f"input_{index}": np.concatenate(rows) for index, rows in enumerate(inputs)}
         held.update({f"output_{index}": np.concatenate(rows) for index, rows in enumerate(outputs)})
         np.savez(request.golden, **held)  # type: ignore[arg-type]  # NumPy's stub reads a keyword named allow_pickle
-    return Proof(int8.inputs, int8.outputs, golden)
+    notes: tuple[str, ...] = ()
+    if request.detection is not None:
+        stream = open_dataset(Path(request.data)).stream(specs, request.preprocess, seed=request.seed, skip_limit=1)
+        notes = (boxes.compare(Path(request.golden).parent, stream, reference, int8, progress),)
+    return Proof(int8.inputs, int8.outputs, golden, notes)
 
 
 def _engine(request: Request, model: str, kind: str) -> Engine:
+    detector = None
+    if request.detection is not None:
+        path = Path(request.golden).with_name(ANCHORS)
+        detector = (request.detection, detect.parse_anchors(path.read_bytes(), str(path)))
     try:
         return Engine.load(
             Path(model),
             preprocess=request.preprocess,
             labels=request.labels,
             task=request.task,
+            detector=detector,
         )
     except ModelError as error:
         raise CheckFailed(

@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 from edgekit_runtime import batch, schema
-from edgekit_runtime.manifest import Calibration, Preprocess, TensorSpec
+from edgekit_runtime.manifest import ANCHORS, Calibration, Detection, Preprocess, TensorSpec
 from edgekit_runtime.preprocess import to_real
 
-from edgekit.conversion import integer
+from edgekit.conversion import boxes, integer
 from edgekit.conversion.lowering import failures, open_source
 from edgekit.datasets import declaration as declarations
 from edgekit.datasets.arrays import Arrays
@@ -21,6 +21,7 @@ from edgekit.datasets.dataset import RepresentativeDataset, Stream, open_dataset
 from edgekit.datasets.declaration import Declaration
 from edgekit.errors import UserError
 from edgekit.models import flatbuffer, keras_model
+from edgekit.models.detector import BOXES, SCORES, Detector
 from edgekit.models.source import KERAS
 from edgekit.worker import Progress
 
@@ -30,7 +31,10 @@ INT8 = "int8.tflite"
 
 @dataclass(frozen=True)
 class Request:
-    """What the parent asks for. `folder` is where the two models are written (FLOAT and INT8)."""
+    """What the parent asks for. `folder` is where the two models are written (FLOAT and INT8).
+
+    Of a detector ANCHORS and what the original finds (`boxes.ORIGINAL`) stand there, too.
+    """
 
     model: str
     form: str
@@ -57,6 +61,7 @@ class Quantized:
     calibration: Calibration
     versions: dict[str, str]
     notes: tuple[str, ...]
+    detection: Detection | None = None
 
 
 def work(request: dict[str, Any], progress: Progress) -> dict[str, Any]:
@@ -72,9 +77,14 @@ def quantize(request: Request, progress: Progress) -> Quantized:
     progress("load", 0, 1)
     folder = Path(request.folder)
     model = Path(request.model)
-    opened = open_source(model, request.form, folder, trust_code=request.trust_code)
     declared = request.declaration
-    data = open_dataset(Path(request.data), declared.labels)
+    whole = declared.task not in (None, "detection")
+    opened = open_source(model, request.form, folder, trust_code=request.trust_code, whole=whole)
+    if opened.detector is not None:
+        declared = boxes.declare(model, declared, opened.detector)
+    elif declared.task == "detection":
+        raise UserError(f"{model}: declared as a detector, but it does not select boxes", key="task")
+    data = open_dataset(Path(request.data), None if opened.detector else declared.labels)
     preprocess = declarations.preprocess(declared, opened.inputs, pictures=data.pixels)
     inputs = _fixed(opened.inputs, data, preprocess)
     progress("load", 1, 1)
@@ -98,8 +108,13 @@ def quantize(request: Request, progress: Progress) -> Quantized:
     (folder / INT8).write_bytes(content)
     outputs = flatbuffer.parse(content).outputs
     labels = declared.labels or _class_names(data, outputs)
+    detection = None
+    if opened.detector is not None:
+        detection = _detection(opened.detector, outputs, folder)
+        reals = tuple(replace(spec, dtype="float32") for spec in inputs)
+        boxes.write_original(opened.detector, data.stream(reals, preprocess, seed=request.seed), folder, progress)
     return Quantized(
-        task=declared.task or _task(outputs, labels, preprocess),
+        task="detection" if detection else declared.task or _task(outputs, labels, preprocess),
         preprocess=preprocess,
         labels=labels,
         input_names=tuple(spec.name for spec in inputs),
@@ -108,7 +123,14 @@ def quantize(request: Request, progress: Progress) -> Quantized:
         notes=(*opened.notes, *notes)
         + (("the batch is fixed to 1",) if inputs[0].shape[:1] == (1,) else ())
         + stream.notes(),
+        detection=detection,
     )
+
+
+def _detection(found: Detector, outputs: Sequence[TensorSpec], folder: Path) -> Detection:
+    names = [spec.name for spec in outputs]
+    np.save(folder / ANCHORS, found.anchors)
+    return replace(found.detection, boxes=names.index(BOXES), scores=names.index(SCORES))
 
 
 def _fixed(

@@ -1,7 +1,7 @@
 """Conversion: an INT8 `.tflite` and how it was made.
 
 Beside `NAME.tflite` stands the folder `NAME.edgekit` with `conversion.json` (this record), `float.tflite`,
-`golden.npz` and `labels.txt`.
+`golden.npz`, `labels.txt` and a detector's `anchors.npy`.
 """
 
 import hashlib
@@ -10,8 +10,10 @@ from pathlib import Path
 
 from edgekit_runtime import schema
 from edgekit_runtime.manifest import (
+    ANCHORS,
     GOLDEN,
     LABELS,
+    Detection,
     Golden,
     Manifest,
     Preprocess,
@@ -47,6 +49,7 @@ class Conversion:
     float_size: int
     golden: Golden | None
     notes: tuple[str, ...] = ()
+    detection: Detection | None = None
     schema: int = SCHEMA
 
     def __post_init__(self) -> None:
@@ -79,7 +82,7 @@ class Conversion:
 
 @dataclass(frozen=True)
 class Files:
-    """Where the parts of a conversion stand; `labels` and `golden` exist only when the record has them."""
+    """Where the parts of a conversion stand; the last three exist only when the record has them."""
 
     model: Path
     folder: Path
@@ -87,12 +90,13 @@ class Files:
     float: Path
     golden: Path
     labels: Path
+    anchors: Path
 
     @staticmethod
     def of(model: Path) -> "Files":
         """The parts beside `model`, whether they exist or not."""
         folder = model.with_suffix(".edgekit")
-        return Files(model, folder, folder / RECORD, folder / FLOAT, folder / GOLDEN, folder / LABELS)
+        return Files(model, folder, *(folder / name for name in (RECORD, FLOAT, GOLDEN, LABELS, ANCHORS)))
 
 
 def manifest(conversion: Conversion, profile: DeviceProfile, runtime: str, numpy: str | None = None) -> Manifest:
@@ -114,4 +118,5 @@ def manifest(conversion: Conversion, profile: DeviceProfile, runtime: str, numpy
         isa=profile.isa,
         max_ram_mb=profile.max_ram_mb,
         numpy=numpy,
+        detection=conversion.detection,
     )

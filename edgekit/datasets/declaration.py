@@ -4,6 +4,7 @@ The name, the task, the labels, and how a picture becomes the model's input. The
 docs/manifest.md.
 """
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -16,7 +17,7 @@ from edgekit.profiles.profile import read_toml
 
 # Pixel values 0..255 to each range, as (mean, std) of real = (pixel - mean) / std.
 RANGES = {"-1..1": (127.5, 127.5), "0..1": (0.0, 255.0), "0..255": (0.0, 1.0)}
-TASKS = ("classification", "raw")
+TASKS = ("classification", "detection", "raw")
 MAX_LABELS = 100_000
 _PICTURE_KEYS = ("width", "height", "color", "range", "mean", "std", "resize", "filter", "pad")
 _CHOICES = {"task": TASKS, "color": tuple(COLORS), "range": tuple(RANGES), "resize": RESIZES, "filter": FILTERS}
@@ -93,16 +94,31 @@ def merge(base: Declaration, over: Declaration) -> Declaration:
 
 
 def read_labels(path: Path) -> tuple[str, ...]:
-    """One label a line; blank lines at the end do not count. Raises UserError."""
+    """One label a line; blank lines at the end do not count. Or the items of a `.pbtxt`, a label map, from id 1 on.
+
+    Raises UserError.
+    """
     try:
-        lines = path.read_text("utf-8").splitlines()
+        text = path.read_text("utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: cannot read the labels: {error}", where=str(path)) from error
+    lines = _label_map(text) if path.suffix == ".pbtxt" else text.splitlines()
     while lines and not lines[-1].strip():
         lines.pop()
     if not lines:
         raise UserError(f"{path}: holds no label", hint="write one label a line", where=str(path))
     return tuple(line.strip() for line in lines)
+
+
+def _label_map(text: str) -> list[str]:
+    """The items of the Object Detection API's StringIntLabelMap as text, by their ids; id 0 is the background."""
+    names = {}
+    for item in re.findall(r"\bitem\s*:?\s*\{([^{}]*)\}", text):
+        number = re.search(r"\bid\s*:\s*(\d+)", item)
+        words = dict(re.findall(r"\b(name|display_name)\s*:\s*[\"']([^\"']*)[\"']", item))
+        if number and words and 0 < int(number[1]) <= MAX_LABELS:
+            names[int(number[1])] = words.get("display_name") or words.get("name", "")
+    return [names.get(number, f"class {number}") for number in range(1, max(names, default=0) + 1)]
 
 
 def preprocess(declaration: Declaration, inputs: Sequence[TensorSpec], *, pictures: bool) -> Preprocess | None:

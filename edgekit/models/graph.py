@@ -194,9 +194,10 @@ def is_variable(node: Any) -> bool:
 
 
 def in_order(graph: Any) -> list[Any]:
-    """The nodes, each after all that it takes; those in loops come last."""
+    """The nodes, each after all that it takes but for what a loop brings around."""
     nodes = {node.name: node for node in graph.node}
-    waiting = {node.name: {node_name(name) for name in node.input} & nodes.keys() for node in graph.node}
+    here = nodes.keys() - {node.name for node in graph.node if node.op == "NextIteration"}
+    waiting = {node.name: {node_name(name) for name in node.input} & here for node in graph.node}
     takers: dict[str, list[str]] = {}
     for name, needs in waiting.items():
         for need in needs:

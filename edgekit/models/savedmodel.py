@@ -10,7 +10,8 @@ from typing import Any
 from edgekit_runtime.manifest import DTYPES, TensorSpec
 
 from edgekit.errors import UserError
-from edgekit.models import graph
+from edgekit.models import detector, graph
+from edgekit.models.graph import FrozenGraph
 from edgekit.models.source import SAVED_MODEL, SAVED_MODEL_TEXT
 
 SERVE_TAG = "serve"
@@ -32,7 +33,7 @@ class Graph:
 
     `serving` is the signature that is converted and `name` its name: the only one, else "serving_default".
     `constants` counts the numbers held in the graph itself; `code` names the operators that are code or touch files;
-    `version` is 1 for TensorFlow 1's kind, which holds no objects.
+    `version` is 1 for TensorFlow 1's kind, which holds no objects; `suppresses` says that it selects boxes.
     """
 
     version: int
@@ -44,6 +45,7 @@ class Graph:
     nodes: int
     code: tuple[str, ...]
     tensorflow: str
+    suppresses: bool
 
 
 def read(path: Path) -> Graph:
@@ -68,6 +70,7 @@ def read(path: Path) -> Graph:
         nodes=len(graph.all_nodes(chosen.graph_def)),
         code=graph.code_in(chosen.graph_def),
         tensorflow=chosen.meta_info_def.tensorflow_version,
+        suppresses=detector.suppresses(chosen.graph_def),
     )
 
 
@@ -114,3 +117,22 @@ def _spec(path: Path, name: str, info: Any) -> TensorSpec:
     if shape.rank is None:
         raise UserError(f"{path}: tensor '{name}' has an unknown number of dimensions", tensor=name)
     return TensorSpec(name, tuple(-1 if size is None else size for size in shape.as_list()), dtype)
+
+
+def freeze(path: Path, loaded: Any, name: str) -> FrozenGraph:
+    """A signature of a SavedModel of TensorFlow 2 that was loaded, without variables. Raises UserError."""
+    from tensorflow.python.framework.convert_to_constants import (
+        convert_variables_to_constants_v2,  # has no public name
+    )
+
+    signature = loaded.signatures[name]
+    try:
+        constant = convert_variables_to_constants_v2(signature)
+    except Exception as error:  # whatever it finds in a graph that it does not expect
+        raise UserError(f"{path}: TensorFlow cannot freeze it: {str(error).strip()[:300]}") from error
+    given = sorted(signature.structured_input_signature[1])
+    inputs = {key: next(one.name for one in constant.inputs if graph.node_name(one.name) == key) for key in given}
+    outputs = {
+        key: tensor.name for key, tensor in zip(sorted(signature.structured_outputs), constant.outputs, strict=True)
+    }
+    return FrozenGraph(constant.graph.as_graph_def(), inputs, outputs)

@@ -208,7 +208,7 @@ def _engine(request: Request, model: str) -> Engine:
         Path(model),
         preprocess=request.preprocess,
         labels=request.labels,
-        task=request.task,
+        task="raw" if request.task == "detection" else request.task,  # its raw heads are what INT8 changes
         num_threads=request.num_threads,
     )
 

@@ -45,15 +45,12 @@ class RealModel:
     Attributes:
         data: writes what calibrates it into a folder, or names what is there.
         options: of `edgekit convert`.
-        rows: for a detector, the anchors: only outputs with a row for each are compared, since what a board selects
-            from them may come in another order.
     """
 
     name: str
     path: str
     data: Callable[[Path], Path]
     options: Sequence[str] = ()
-    rows: int | None = None
 
     @property
     def folder(self) -> str:
@@ -146,8 +143,7 @@ MODELS = (
         "SSD MobileNetV2 FPNLite 320",
         "odapi_ssd_mnv2_fpnlite320_frozen_tf2sm/saved_model",
         pictures,
-        ("--range", "0..255", "--samples", "40", "--allow-float"),
-        rows=12804,
+        ("--samples", "40"),
     ),
     RealModel(
         "half plus two",
@@ -238,14 +234,13 @@ def measure(model: RealModel, board: Board, user: User, folder: Path) -> Agreeme
                 dict(zip(names, result.outputs.values(), strict=True)) for result in runner.run(reference, [str(file)])
             ]
     there = _on_board(board, file, names)
-    compared = [name for name in names if model.rows is None or ideal[0][name].shape[-2:-1] == (model.rows,)]
-    steps = {name: scales[name] or _step(ideal, name) for name in compared}
+    steps = {name: scales[name] or _step(ideal, name) for name in names}
     best = [(int(a[names[0]].argmax()), int(b[names[0]].argmax())) for a, b in zip(there, ideal, strict=True)]
     return Agreement(
         model=model.name,
         board=board.kind,
         samples=len(there),
-        values=sum(there[0][name].size for name in compared),
+        values=sum(there[0][name].size for name in names),
         board_to_host=_apart(there, here, steps),
         board_to_float=_apart(there, ideal, steps),
         host_to_float=_apart(here, ideal, steps),
@@ -356,8 +351,8 @@ Real trained models, deployed from the command line to the emulated boards (`doc
 2.3.0 and XNNPACK on QEMU's Cortex-A72, armv7 with tflite-runtime 2.14.0 on a 32-bit core. They are fed with the same
 real samples as the same INT8 model and the float model on an x86-64 computer with ai-edge-litert 2.3.0. Differences are
 the largest of any output value of any sample, and in brackets the mean, in quantisation steps of that output (of one
-that stays float: a 255th of its range). Of the detector its raw heads are compared: what is selected from them may come
-in another order.
+that stays float: a 255th of its range). Of the detector the raw heads are compared, from which the runtime selects
+boxes.
 
 {table}
 

@@ -77,6 +77,18 @@ def test_what_does_not_fit_is_refused(declared: Declaration, inputs: tuple[Tenso
 
 
 class TestFile:
+    def test_a_label_map_gives_the_labels_by_their_ids(self, tmp_path: Path) -> None:
+        """With gaps, as COCO's has them, and without the background."""
+        path = tmp_path / "label_map.pbtxt"
+        path.write_text(
+            'item { id: 0 name: "background" }\nitem {\n  name: "/m/01g317"\n  id: 1\n  display_name: "person"\n}\n'
+            "item {\n  id: 4\n  name: 'motor cycle'\n}\nitem: { id: 2, name: 'bicycle' }\n"
+        )
+        assert declaration.read_labels(path) == ("person", "bicycle", "class 3", "motor cycle")
+        path.write_text("nothing here")
+        with pytest.raises(UserError, match="holds no label"):
+            declaration.read_labels(path)
+
     def test_labels_may_stand_in_a_file_beside_it(self, tmp_path: Path) -> None:
         (tmp_path / "names.txt").write_text("cat\ndog\n\n")
         (tmp_path / "model.toml").write_text('name = "pets"\nlabels = "names.txt"\nmean = 127.5\nstd = 127.5\n')
@@ -91,7 +103,7 @@ class TestFile:
             ('range = "0..1"\nmean = 1\nstd = 1', "range and mean/std exclude each other"),
             ("mean = 127.5", "mean and std belong together"),
             ("mean = [0.485, 0.456, 0.406]\nstd = [0.229, 0.224, 0.225]", "multiply values of a 0..1 scale by 255"),
-            ('task = "detection"', "task 'detection' is not one of"),
+            ('task = "segmentation"', "task 'segmentation' is not one of"),
             ('labels = "nowhere.txt"', "cannot read the labels"),
             ("width = 1.5", "expected a whole number"),
         ],
