@@ -20,23 +20,32 @@ class Busy(DeviceError):
 
 @contextmanager
 def locked(
-    file: Path, *, shared: bool = False, wait: bool = True, say: Callable[[str], None] | None = None
+    file: Path,
+    *,
+    shared: bool = False,
+    wait: bool = True,
+    say: Callable[[str], None] | None = None,
+    unless: Callable[[], bool] = lambda: False,
 ) -> Iterator[None]:
     """Hold `file`, alone or shared with others who share it; the kernel lets go when the process ends.
+
+    It is waited for `unless` there is nothing left to do: then the body runs without it.
 
     Raises:
         Busy: another holds it, and `wait` is off or it took half an hour.
     """
-    descriptor = _acquire(
-        file, fcntl.LOCK_SH if shared else fcntl.LOCK_EX, time.monotonic() + (_WAIT_SECONDS if wait else 0), say
-    )
+    mode = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
+    descriptor = _acquire(file, mode, time.monotonic() + (_WAIT_SECONDS if wait else 0), say, unless)
     try:
         yield
     finally:
-        os.close(descriptor)
+        if descriptor is not None:
+            os.close(descriptor)
 
 
-def _acquire(file: Path, mode: int, deadline: float, say: Callable[[str], None] | None) -> int:
+def _acquire(
+    file: Path, mode: int, deadline: float, say: Callable[[str], None] | None, unless: Callable[[], bool]
+) -> int | None:
     told = False
     while True:
         descriptor = os.open(file, os.O_RDWR | os.O_CREAT, 0o600)
@@ -45,6 +54,9 @@ def _acquire(file: Path, mode: int, deadline: float, say: Callable[[str], None] 
             if _is_still(file, descriptor):
                 return descriptor
         except BlockingIOError as error:
+            if unless():
+                os.close(descriptor)
+                return None
             if time.monotonic() >= deadline:
                 os.close(descriptor)
                 raise Busy(f"another process holds {file}", hint="wait for it to end") from error

@@ -46,7 +46,8 @@ def ensure(kind: BoardKind, trees: Path, say: Callable[[str], None]) -> Path:
     if tree.is_dir():
         return tree
     trees.mkdir(parents=True, exist_ok=True)
-    with locked(lock_file(tree), say=say):
+    # Who has built it may run a board from it by now, and so share the lock for as long as that board is up.
+    with locked(lock_file(tree), say=say, unless=tree.is_dir):
         if not tree.is_dir():
             prune(kind, trees, keep=tree)
             say(f"unpacking Debian's {kind.suite} for {kind.architecture} (100 to 200 MB to fetch)")
