@@ -74,7 +74,9 @@ def prepare(
     interpreter, or one that is not in the cache and cannot be had, is refused before anything is converted.
 
     The profile's `max_accuracy_drop` is the limit unless `thresholds` states one, where at least `MIN_LABELLED` samples
-    have labels. Raises UserError and CheckFailed as its steps do; CheckFailed also when a threshold does not hold.
+    have labels. A limit that `thresholds` states is a budget: what loses more is repaired (see `convert`).
+
+    Raises UserError and CheckFailed as its steps do; CheckFailed also when a threshold does not hold.
     """
     resolve.fetch(profile, progress=progress)
     try:
@@ -92,12 +94,16 @@ def prepare(
         seed=seed,
         trust_code=trust_code,
         allow_float=allow_float,
+        max_drop=thresholds.max_accuracy_drop if thresholds else None,
+        held_out=held_out,
         progress=progress,
     )
     validation = validate.validate_conversion(
         target, held_out or data, num_threads=profile.num_threads, seed=seed + 1, progress=progress
     )
     limits = thresholds or Thresholds()
+    if validation.accuracy is None:  # then the repair has judged it by how near it is to float
+        limits = replace(limits, max_accuracy_drop=None)
     labelled = validation.accuracy.samples if validation.accuracy else 0
     if limits.max_accuracy_drop is None and labelled >= MIN_LABELLED:
         limits = replace(limits, max_accuracy_drop=profile.max_accuracy_drop)

@@ -25,6 +25,8 @@ JOBS = {
     "inspect": "edgekit.models.inspection",
     "convert": "edgekit.conversion.quantize",
     "prove": "edgekit.conversion.prove",
+    "rung": "edgekit.conversion.rungs",
+    "layers": "edgekit.conversion.layers",
     "validate": "edgekit.validation.comparison",
     "digits": "edgekit.demo",
 }

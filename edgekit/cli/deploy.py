@@ -64,7 +64,7 @@ def deploy(
     min_cosine: options.MinCosine = None,
     min_sqnr: options.MinSqnr = None,
     min_agreement: options.MinAgreement = None,
-    max_drop: options.MaxDrop = None,
+    max_drop: options.Budget = None,
 ) -> None:
     """One command from a trained model to a measured release: convert, validate, bundle, push, activate, bench.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,6 +13,7 @@ from edgekit_runtime import schema
 from edgekit.bundles import packing
 from edgekit.cli import options, show
 from edgekit.cli.help import Command
+from edgekit.conversion.candidate import Candidate
 from edgekit.conversion.convert import convert as convert_model
 from edgekit.conversion.convert import default_log
 from edgekit.conversion.record import Conversion, Files
@@ -94,7 +96,7 @@ def convert(
     min_cosine: options.MinCosine = None,
     min_sqnr: options.MinSqnr = None,
     min_agreement: options.MinAgreement = None,
-    max_drop: options.MaxDrop = None,
+    max_drop: options.Budget = None,
 ) -> None:
     """Convert a trained model to full INT8 TFLite for a board, run it, and compare it with float.
 
@@ -118,15 +120,19 @@ def convert(
             seed=seed,
             trust_code=trust_code,
             allow_float=allow_float,
+            max_drop=limits.max_accuracy_drop,
+            held_out=data,
             progress=update,
             log=log,
         )
         result = validation.validate_conversion(
             output, data or calibrate, num_threads=facts.num_threads, seed=seed + 1, progress=update
         )
+    if result.accuracy is None:
+        limits = replace(limits, max_accuracy_drop=None)  # the repair has judged it by how near it is to float
     if not json:
         show_conversion(made, facts)
-        show_validation(result, held_out=data not in (None, calibrate), told=made.notes)
+        show_validation(result, held_out=data not in (None, calibrate), told=made.notes, kind=made.kind)
         show.say(f"wrote {output} and {Files.of(output).folder}/")
         if log is not None:
             show.say(f"TensorFlow's own words are in {log}", style="dim")
@@ -248,13 +254,32 @@ def show_conversion(made: Conversion, facts: DeviceProfile) -> None:
     rows.append(("calibrated with", f"{calibration.samples} samples, seed {calibration.seed}"))
     if calibration.skipped:
         rows.append(("skipped", f"{calibration.skipped} unreadable picture{'s' * (calibration.skipped > 1)}"))
-    show.table(f"{made.name}: {made.provenance.source_format} to INT8 for {facts.name}", ["", ""], rows)
+    show.table(f"{made.name}: {made.provenance.source_format} to {_kind(made.kind)} for {facts.name}", ["", ""], rows)
+    if len(made.candidates) > 1:
+        show_candidates(made.candidates, made.kind)
     for note in made.notes:
         show.say(note, label="note:", style="yellow")
 
 
-def show_validation(result: Validation, *, held_out: bool, told: Sequence[str] = ()) -> None:
-    """FP32 against INT8, side by side; `held_out` says that the data are not those of the calibration.
+def show_candidates(candidates: Sequence[Candidate], taken: str) -> None:
+    """What was tried, from full INT8 outwards, and what of it was taken."""
+    rows = [
+        (
+            f"{one.name} (taken)" if one.name == taken else one.name,
+            show.size(one.size) if one.size is not None else "",
+            f"{100 * one.drop:.2f} %" if one.drop is not None else "-",
+            f"{one.latency_ratio:.2f}x" if one.latency_ratio is not None else "",
+            one.failure or one.what,
+        )
+        for one in candidates
+    ]
+    metric = next((one.metric for one in reversed(candidates) if one.metric), "")
+    show.table("candidates", ["", "size", f"loses of {metric}", "time / float here", ""], rows)
+
+
+def show_validation(result: Validation, *, held_out: bool, told: Sequence[str] = (), kind: str = "int8") -> None:
+    """FP32 against INT8, or what a repair has made, side by side; `held_out` says that the data are not those of the
+    calibration.
 
     Notes that were `told` already are not repeated.
     """
@@ -283,7 +308,8 @@ def show_validation(result: Validation, *, held_out: bool, told: Sequence[str] =
         )
     )
     data = "samples" if held_out else "calibration samples, none held out"
-    show.table(f"FP32 against INT8, {result.samples} {data}", ["", "FP32", "INT8", ""], rows)
+    small = _kind(kind)
+    show.table(f"FP32 against {small}, {result.samples} {data}", ["", "FP32", small, ""], rows)
     if result.top1_agreement is not None:
         top5 = "" if result.top5_agreement is None else f", in the best five: {show.percent(result.top5_agreement)}"
         show.line(f"same best class: {show.percent(result.top1_agreement)}{top5}")
@@ -302,6 +328,10 @@ def show_validation(result: Validation, *, held_out: bool, told: Sequence[str] =
             label="note:",
             style="yellow",
         )
+
+
+def _kind(name: str) -> str:
+    return "INT8" if name == "int8" else name
 
 
 def _shrunk(before: int, after: int) -> str:

@@ -243,6 +243,16 @@ MinAgreement = Annotated[
         rich_help_panel=GATES,
     ),
 ]
+Budget = Annotated[
+    str | None,
+    typer.Option(
+        "--max-drop",
+        metavar="SHARE",
+        help="Most that it may lose of its accuracy, or without labels of its agreement with float (0.01 or 1%); "
+        "a model that loses more is repaired.",
+        rich_help_panel=GATES,
+    ),
+]
 MaxDrop = Annotated[
     str | None,
     typer.Option(

@@ -6,6 +6,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import platformdirs
@@ -14,7 +15,9 @@ from edgekit_runtime.manifest import ANCHORS, GOLDEN, LABELS, Provenance
 
 from edgekit import worker
 from edgekit.conversion import prove, quantize
+from edgekit.conversion.candidate import Candidate
 from edgekit.conversion.record import FLOAT, RECORD, Conversion, Files
+from edgekit.conversion.repair import Budget, repair
 from edgekit.datasets.dataset import open_dataset
 from edgekit.datasets.declaration import Declaration
 from edgekit.errors import CheckFailed, UserError
@@ -24,7 +27,6 @@ from edgekit.profiles.profile import DeviceProfile
 from edgekit.runtimes import resolve
 
 MB = 1024 * 1024
-PROOF_LIMIT_S = 600.0
 
 
 def convert(
@@ -38,6 +40,8 @@ def convert(
     seed: int = 0,
     trust_code: bool = False,
     allow_float: bool = False,
+    max_drop: float | None = None,
+    held_out: Path | None = None,
     progress: worker.Progress | None = None,
     log: Path | None = None,
 ) -> Conversion:
@@ -45,7 +49,10 @@ def convert(
 
     At most `samples` samples of `data` set the ranges, chosen by `seed`: the same model, data, versions and seed give
     the same bytes. `trust_code` loads models that hold code; `allow_float` keeps operators that have no INT8 form in
-    float. TensorFlow runs in a process of its own; what it says goes to `log` (default: the user's log folder).
+    float. With `max_drop` (a share of 1) a model that loses more is repaired: see `repair`; it is judged on `held_out`,
+    else on `data`.
+
+    TensorFlow runs in a process of its own; what it says goes to `log` (default: the user's log folder).
 
     `progress(stage, done, total)` is called with the stages load, float, calibrate, quantize and prove, and for a
     detector original and compare.
@@ -70,11 +77,20 @@ def convert(
             allow_float=allow_float,
             dense_per_channel=interpreter.dense_per_channel,
             folder=str(folder),
+            repair=max_drop is not None,
         )
         plain = worker.run("convert", schema.plain(request), what=f"converting {model}", log=log, progress=progress)
         made = schema.read(quantize.Quantized, plain, "conversion")
-        proof = _prove(made, folder, data, seed=seed, log=log, progress=progress)
+        candidates: tuple[Candidate, ...] = ()
+        kind = "int8"
+        if max_drop is None:
+            proof = prove.run(request, made, folder / quantize.INT8, log=log, progress=progress)
+        else:
+            budget = Budget(max_drop, held_out or data, profile.int8_only, profile.num_threads)
+            repaired = repair(request, made, budget, log=log, progress=progress)
+            made, proof, candidates, kind = repaired.made, repaired.proof, repaired.candidates, repaired.taken.name
         record = _record(source, made, proof, folder, name=declaration.name, profile=profile.name)
+        record = replace(record, kind=kind, candidates=candidates)
         if record.model_size > profile.max_model_mb * MB:
             raise CheckFailed(
                 f"the model is {record.model_size / MB:.1f} MB, the profile {profile.name} allows "
@@ -114,32 +130,6 @@ def _checked(
         keras_model.refuse_code(source.path, keras_archive.code_in(keras_archive.read_config(source.path)))
     open_dataset(data, declaration.labels)
     return source
-
-
-def _prove(
-    made: quantize.Quantized, folder: Path, data: Path, *, seed: int, log: Path | None, progress: worker.Progress | None
-) -> prove.Proof:
-    request = prove.Request(
-        int8=str(folder / quantize.INT8),
-        float=str(folder / quantize.FLOAT),
-        data=str(data),
-        preprocess=made.preprocess,
-        labels=made.labels,
-        task=made.task,
-        input_names=made.input_names,
-        seed=seed,
-        golden=str(folder / GOLDEN),
-        detection=made.detection,
-    )
-    plain = worker.run(
-        "prove",
-        schema.plain(request),
-        what="running the converted model",
-        log=log,
-        progress=progress,
-        time_limit_s=PROOF_LIMIT_S,
-    )
-    return schema.read(prove.Proof, plain, "proof")
 
 
 def _record(

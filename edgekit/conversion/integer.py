@@ -5,7 +5,7 @@ is then made of it. The functions are internal to TensorFlow, whose version is p
 `lite.python.lite.TFLiteConverterBase._quantize`.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from typing import Any
 
 Samples = Callable[[], Iterator[dict[str, Any] | list[Any]]]
@@ -23,8 +23,19 @@ def calibrate(float_model: bytes, samples: Samples) -> bytes:
     return content
 
 
-def quantize(calibrated: bytes, *, input_dtype: str, output_dtype: str, dense_per_channel: bool) -> bytes:
-    """INT8 wherever an operator has an INT8 form. Raises what TensorFlow raises."""
+def quantize(
+    calibrated: bytes,
+    *,
+    input_dtype: str,
+    output_dtype: str,
+    dense_per_channel: bool,
+    float_operators: Collection[str] = (),
+    float_nodes: Collection[str] = (),
+) -> bytes:
+    """INT8 wherever an operator has an INT8 form, but for operators of these names and those that make these tensors.
+
+    Raises what TensorFlow raises.
+    """
     import tensorflow as tf
     from tensorflow.lite.python import convert
 
@@ -33,5 +44,22 @@ def quantize(calibrated: bytes, *, input_dtype: str, output_dtype: str, dense_pe
         input_data_type=tf.dtypes.as_dtype(input_dtype),
         output_data_type=tf.dtypes.as_dtype(output_dtype),
         disable_per_channel_for_dense_layers=not dense_per_channel,
+        denylisted_ops=set(float_operators) or None,
+        denylisted_nodes=set(float_nodes) or None,
+    )
+    return bytes(convert.deduplicate_readonly_buffers(content))
+
+
+def int16x8(float_model: bytes, samples: Samples) -> bytes:
+    """Activations in 16 bits, weights in 8; float at both ends and where there is no such form.
+
+    Raises what TensorFlow and the samples raise.
+    """
+    import tensorflow as tf
+    from tensorflow.lite.python import convert
+    from tensorflow.lite.python.optimize import calibrator
+
+    content = calibrator.Calibrator(float_model).calibrate_and_quantize(
+        samples, tf.float32, tf.float32, True, tf.int16, tf.int64
     )
     return bytes(convert.deduplicate_readonly_buffers(content))

@@ -140,6 +140,24 @@ def _float(path: Path, loaded: Any, signature: Signature, inputs: Sequence[Tenso
     return content
 
 
+def without_data(folder: Path, *, half: bool) -> bytes:
+    """What `lower` has put into `folder`, with weights of 8 bits, or of 16 (`half`), and activations in float.
+
+    Raises what TensorFlow raises, UserError for a source that was a `.tflite`.
+    """
+    import tensorflow as tf
+
+    found = [folder / name for name in ("wrapped-1", "wrapped") if (folder / name).is_dir()]
+    if not found:
+        raise UserError("made from a .tflite: the model that it came from would be needed")
+    converter = tf.lite.TFLiteConverter.from_saved_model(str(found[0]), signature_keys=[savedmodel.SIGNATURE])
+    converter.optimizations = [tf.lite.Optimize.DEFAULT]
+    if half:
+        converter.target_spec.supported_types = [tf.float16]
+    content: bytes = converter.convert()
+    return content
+
+
 def _wrapped(loaded: Any, signature: Signature, inputs: Sequence[TensorSpec], folder: Path) -> Path:
     """The serving signature with these input shapes, as a SavedModel of its own."""
     import tensorflow as tf

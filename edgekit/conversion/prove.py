@@ -11,15 +11,17 @@ import numpy as np
 from edgekit_runtime import batch, detect, quant, schema
 from edgekit_runtime.engine import Engine
 from edgekit_runtime.interpreter import ModelError
-from edgekit_runtime.manifest import ANCHORS, Detection, Golden, Preprocess, TensorSpec
+from edgekit_runtime.manifest import ANCHORS, GOLDEN, Detection, Golden, Preprocess, TensorSpec
 
-from edgekit.conversion import boxes
+from edgekit import worker
+from edgekit.conversion import boxes, quantize
 from edgekit.datasets.dataset import Sample, open_dataset
 from edgekit.errors import CheckFailed
 from edgekit.validation.fidelity import Fidelity
 from edgekit.worker import Progress
 
 MAX_SAMPLES = 8
+LIMIT_S = 600.0
 MAX_BYTES = 1024 * 1024  # of arrays; an uncompressed .npz adds a few hundred bytes each
 _OVERHEAD_BYTES = 4096
 
@@ -47,13 +49,47 @@ class Request:
 class Proof:
     """The INT8 model's tensors as the Engine sees them; `golden` is None when one sample is over 1 MiB.
 
-    `notes` say what of the original detector's boxes is found again.
+    `notes` say what of the original detector's boxes is found again, `lost` which share of them is not.
     """
 
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
     golden: Golden | None
     notes: tuple[str, ...] = ()
+    lost: float | None = None
+
+
+def run(
+    conversion: quantize.Request,
+    made: quantize.Quantized,
+    model: Path,
+    *,
+    log: Path | None,
+    progress: Progress | None,
+) -> Proof:
+    """Prove `model`, one that was made by this conversion, in a process of its own."""
+    folder = Path(conversion.folder)
+    request = Request(
+        int8=str(model),
+        float=str(folder / quantize.FLOAT),
+        data=conversion.data,
+        preprocess=made.preprocess,
+        labels=made.labels,
+        task=made.task,
+        input_names=made.input_names,
+        seed=conversion.seed,
+        golden=str(folder / GOLDEN),
+        detection=made.detection,
+    )
+    plain = worker.run(
+        "prove",
+        schema.plain(request),
+        what="running the converted model",
+        log=log,
+        progress=progress,
+        time_limit_s=LIMIT_S,
+    )
+    return schema.read(Proof, plain, "proof")
 
 
 def work(request: dict[str, Any], progress: Progress) -> dict[str, Any]:
@@ -92,11 +128,11 @@ def prove(request: Request, progress: Progress) -> Proof:
         held = {f"input_{index}": np.concatenate(rows) for index, rows in enumerate(inputs)}
         held.update({f"output_{index}": np.concatenate(rows) for index, rows in enumerate(outputs)})
         np.savez(request.golden, **held)  # type: ignore[arg-type]  # NumPy's stub reads a keyword named allow_pickle
-    notes: tuple[str, ...] = ()
-    if request.detection is not None:
-        stream = open_dataset(Path(request.data)).stream(specs, request.preprocess, seed=request.seed, skip_limit=1)
-        notes = (boxes.compare(Path(request.golden).parent, stream, reference, int8, progress),)
-    return Proof(int8.inputs, int8.outputs, golden, notes)
+    if request.detection is None:
+        return Proof(int8.inputs, int8.outputs, golden)
+    stream = open_dataset(Path(request.data)).stream(specs, request.preprocess, seed=request.seed, skip_limit=1)
+    note, lost = boxes.compare(Path(request.golden).parent, stream, reference, int8, progress)
+    return Proof(int8.inputs, int8.outputs, golden, (note,), lost)
 
 
 def _engine(request: Request, model: str, kind: str) -> Engine:

@@ -19,13 +19,14 @@ from edgekit.datasets import declaration as declarations
 from edgekit.datasets.arrays import Arrays
 from edgekit.datasets.dataset import RepresentativeDataset, Stream, open_dataset
 from edgekit.datasets.declaration import Declaration
-from edgekit.errors import UserError
+from edgekit.errors import CheckFailed, UserError
 from edgekit.models import flatbuffer, keras_model
 from edgekit.models.detector import BOXES, SCORES, Detector
 from edgekit.models.source import KERAS
 from edgekit.worker import Progress
 
 FLOAT = "float.tflite"
+CALIBRATED = "calibrated.tflite"
 INT8 = "int8.tflite"
 
 
@@ -33,6 +34,7 @@ INT8 = "int8.tflite"
 class Request:
     """What the parent asks for. `folder` is where the two models are written (FLOAT and INT8).
 
+    With `repair` operators may stay in float, and an INT8 model that cannot be made is no error.
     Of a detector ANCHORS and what the original finds (`boxes.ORIGINAL`) stand there, too.
     """
 
@@ -48,11 +50,12 @@ class Request:
     allow_float: bool
     dense_per_channel: bool
     folder: str
+    repair: bool = False
 
 
 @dataclass(frozen=True)
 class Quantized:
-    """What was decided and measured on the way."""
+    """What was decided and measured on the way. `failure` is why there is no INT8 model, if a repair was asked for."""
 
     task: str
     preprocess: Preprocess | None
@@ -62,6 +65,7 @@ class Quantized:
     versions: dict[str, str]
     notes: tuple[str, ...]
     detection: Detection | None = None
+    failure: str | None = None
 
 
 def work(request: dict[str, Any], progress: Progress) -> dict[str, Any]:
@@ -96,17 +100,11 @@ def quantize(request: Request, progress: Progress) -> Quantized:
     stream = data.stream(inputs, preprocess, count=request.samples, seed=request.seed)
     named = bool(flatbuffer.parse(float_model).signatures)
     with failures(model):
-        content = integer.quantize(
-            integer.calibrate(float_model, _calibration(stream, preprocess, progress, named=named)),
-            input_dtype=request.input_dtype,
-            output_dtype=request.output_dtype,
-            dense_per_channel=request.dense_per_channel,
-        )
+        calibrated = integer.calibrate(float_model, calibration(stream, preprocess, progress, named=named))
+    (folder / CALIBRATED).write_bytes(calibrated)
+    notes, failure = _int8(request, calibrated, folder)
     progress("quantize", 1, 1)
-    notes = _float_operators(flatbuffer.parse(content), request)
-    content = flatbuffer.named(content)
-    (folder / INT8).write_bytes(content)
-    outputs = flatbuffer.parse(content).outputs
+    outputs = flatbuffer.read(folder / (FLOAT if failure else INT8)).outputs
     labels = declared.labels or _class_names(data, outputs)
     detection = None
     if opened.detector is not None:
@@ -124,7 +122,27 @@ def quantize(request: Request, progress: Progress) -> Quantized:
         + (("the batch is fixed to 1",) if inputs[0].shape[:1] == (1,) else ())
         + stream.notes(),
         detection=detection,
+        failure=failure,
     )
+
+
+def _int8(request: Request, calibrated: bytes, folder: Path) -> tuple[tuple[str, ...], str | None]:
+    """Write INT8; returns notes, and why there is none if that is for a repair to mend."""
+    try:
+        with failures(Path(request.model)):
+            content = integer.quantize(
+                calibrated,
+                input_dtype=request.input_dtype,
+                output_dtype=request.output_dtype,
+                dense_per_channel=request.dense_per_channel,
+            )
+    except (UserError, CheckFailed) as error:
+        if not request.repair:
+            raise
+        return (), error.message
+    notes = _float_operators(flatbuffer.parse(content), request)
+    (folder / INT8).write_bytes(flatbuffer.named(content))
+    return notes, None
 
 
 def _detection(found: Detector, outputs: Sequence[TensorSpec], folder: Path) -> Detection:
@@ -149,7 +167,9 @@ def _fixed(
     return tuple(fixed)
 
 
-def _calibration(stream: Stream, preprocess: Preprocess | None, progress: Progress, *, named: bool) -> integer.Samples:
+def calibration(stream: Stream, preprocess: Preprocess | None, progress: Progress, *, named: bool) -> integer.Samples:
+    """The stream as what TensorFlow calibrates with; see `integer.calibrate` for `named`."""
+
     def samples() -> Iterator[dict[str, Any] | list[Any]]:
         for number, sample in enumerate(stream):
             progress("calibrate", number, stream.wanted)
@@ -184,7 +204,7 @@ def _float_operators(found: flatbuffer.TFLite, request: Request) -> tuple[str, .
     if not found.float_operators:
         return ()
     names = ", ".join(found.float_operators)
-    if not request.allow_float:
+    if not (request.allow_float or request.repair):
         raise UserError(
             f"{request.model}: not INT8 throughout: the converter left these operators in float: {names}",
             hint="say --allow-float to accept that",

@@ -21,6 +21,7 @@ from edgekit_runtime.manifest import (
     TensorSpec,
 )
 
+from edgekit.conversion.candidate import Candidate
 from edgekit.errors import CheckFailed, UserError
 from edgekit.profiles.profile import DeviceProfile
 
@@ -50,6 +51,8 @@ class Conversion:
     golden: Golden | None
     notes: tuple[str, ...] = ()
     detection: Detection | None = None
+    kind: str = "int8"
+    candidates: tuple[Candidate, ...] = ()
     schema: int = SCHEMA
 
     def __post_init__(self) -> None:

@@ -178,6 +178,17 @@ def validate_conversion(
     )
 
 
+def loss(validation: Validation) -> tuple[str, float]:
+    """What INT8 loses, as a share of 1, and of what: of top-1 accuracy where there are labels, else of agreement (the
+    same best class), else of the lowest cosine of any output.
+    """
+    if validation.accuracy is not None and validation.accuracy.samples:
+        return "top-1 accuracy", validation.accuracy.drop
+    if validation.top1_agreement is not None:
+        return "agreement with float", 1 - validation.top1_agreement
+    return "cosine with float", 1 - min(distance.cosine for distance in validation.outputs)
+
+
 def check(validation: Validation, thresholds: Thresholds) -> None:
     """Raises CheckFailed that lists every threshold that does not hold, UserError for one that cannot be judged."""
     failures = []

@@ -18,6 +18,7 @@ from edgekit_runtime.manifest import (
     TensorSpec,
 )
 
+from edgekit.conversion.candidate import RUNGS, Candidate
 from edgekit.conversion.record import Conversion
 from edgekit.datasets.declaration import Declaration
 from edgekit.profiles import hostfacts, profile
@@ -25,7 +26,7 @@ from edgekit.profiles.profile import DeviceProfile
 
 MANIFEST = [
     *(Calibration, Detection, Distance, Golden, Manifest, Preprocess, Provenance, TensorSpec),
-    *(Conversion, Declaration),
+    *(Candidate, Conversion, Declaration),
 ]
 
 
@@ -42,3 +43,8 @@ def test_profiles_and_facts_of_this_computer(repository: Path) -> None:
     text = (repository / "docs/profiles.md").read_text("utf-8")
     names = [path.stem for path in profile.packaged().glob("*.toml")]
     assert [name for name in [*names, *hostfacts.FACTS] if f"`{name}`" not in text] == []
+
+
+def test_every_rung_of_a_repair_is_explained(repository: Path) -> None:
+    text = (repository / "docs/manifest.md").read_text("utf-8")
+    assert [name for name in RUNGS if f"`{name}`" not in text] == []

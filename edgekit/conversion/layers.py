@@ -1,0 +1,189 @@
+"""The worker's side of finding the guilty: each tensor of the float model against the same one in INT8, and its range.
+
+Both run in the interpreter with all tensors kept; what they have in common are the names of the tensors.
+"""
+
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from edgekit_runtime import quant, schema
+from edgekit_runtime.manifest import Preprocess, TensorSpec
+from numpy.typing import NDArray
+
+from edgekit.datasets.dataset import open_dataset
+from edgekit.errors import CheckFailed
+from edgekit.models import flatbuffer
+from edgekit.models.operators import Operator, operators
+from edgekit.worker import Progress
+
+Array = NDArray[Any]
+REPORT = "layers.json"
+SAMPLES = 16
+PERCENT = 99.99
+_LEAST = 1e-6  # of a tensor's energy: below it there is nothing to be wrong about
+
+
+@dataclass(frozen=True)
+class Request:
+    """Two models in `folder`, where REPORT is written. Without `int8` only ranges are measured."""
+
+    float: str
+    int8: str | None
+    data: str
+    preprocess: Preprocess | None
+    seed: int
+    folder: str
+
+
+def work(request: dict[str, Any], progress: Progress) -> dict[str, Any]:
+    """Write REPORT: `errors`, a list of LayerError, and `ranges`, tensor names to [low, high]."""
+    asked = schema.read(Request, request, "request")
+    float_model = Path(asked.float).read_bytes()
+    found = flatbuffer.parse(float_model)
+    stream = open_dataset(Path(asked.data)).stream(
+        found.inputs, asked.preprocess, count=SAMPLES, seed=asked.seed, skip_limit=1
+    )
+    samples = [sample.inputs for sample in stream]
+    progress("layers", 0, 2)
+    try:
+        seen = ranges(float_model, operators(float_model), samples, PERCENT)
+        progress("layers", 1, 2)
+        int8 = Path(asked.int8).read_bytes() if asked.int8 else None
+        wrong = errors(float_model, int8, operators(int8), samples) if int8 else ()
+    except (RuntimeError, ValueError) as error:  # the interpreter's own words
+        raise CheckFailed(f"its layers cannot be compared with float: {error}") from error
+    report = {
+        "errors": [asdict(layer) for layer in wrong],
+        "ranges": {name: [one.low, one.high] for name, one in seen.items()},
+    }
+    (Path(asked.folder) / REPORT).write_text(json.dumps(report), "ascii")
+    progress("layers", 2, 2)
+    return {}
+
+
+@dataclass(frozen=True)
+class LayerError:
+    """`error` is the RMS difference of an operator's output divided by the RMS of the float output, over all samples.
+
+    `own` is what of that the operator adds to its worst input: where repair begins.
+    """
+
+    tensor: str
+    operator: str
+    error: float
+    own: float
+
+
+@dataclass(frozen=True)
+class Range:
+    """Percentiles of a tensor's values, the mean over the samples, with the least and largest of all."""
+
+    low: float
+    high: float
+    least: float
+    largest: float
+
+
+class Tensors:
+    """A model that keeps its tensors: real values by name, after each run."""
+
+    def __init__(self, content: bytes, operators: Sequence[Operator]) -> None:
+        from ai_edge_litert.interpreter import Interpreter
+
+        self._interpreter = Interpreter(
+            model_content=content,
+            experimental_preserve_all_tensors=True,
+            experimental_op_resolver_type=_reference_free(),
+        )
+        self._interpreter.allocate_tensors()
+        self._names = {name for operator in operators for name in operator.outputs}
+        self._details = {detail["name"]: detail for detail in self._interpreter.get_tensor_details()}
+
+    def run(self, inputs: Sequence[Array]) -> None:
+        """One sample of real values, without the batch where the model has one."""
+        for detail, value in zip(self._interpreter.get_input_details(), inputs, strict=True):
+            shaped = value.reshape(detail["shape"])
+            self._interpreter.set_tensor(detail["index"], _stored(shaped, detail))
+        self._interpreter.invoke()
+
+    def real(self, name: str) -> Array | None:
+        """The tensor's real values; None where this model has none of that name."""
+        detail = self._details.get(name)
+        if detail is None or name not in self._names or not np.prod(detail["shape"]):
+            return None
+        value = self._interpreter.get_tensor(detail["index"])
+        scale, zero = detail["quantization"]
+        if value.dtype.kind == "i" and scale:
+            return quant.dequantize(value, TensorSpec(name, value.shape, value.dtype.name, float(scale), int(zero)))
+        return np.asarray(value, np.float32) if value.dtype.kind == "f" else None
+
+
+def errors(
+    float_model: bytes, int8_model: bytes, operators: Sequence[Operator], samples: Iterable[Sequence[Array]]
+) -> tuple[LayerError, ...]:
+    """The error behind each operator of the INT8 model, in their order. Raises RuntimeError as the interpreter does."""
+    reference, int8 = Tensors(float_model, operators), Tensors(int8_model, operators)
+    sums: dict[str, list[float]] = {}
+    for sample in samples:
+        for model in (reference, int8):
+            model.run(sample)
+        for name in (name for operator in operators for name in operator.outputs):
+            wanted, got = reference.real(name), int8.real(name)
+            if wanted is not None and got is not None and wanted.shape == got.shape:
+                added = sums.setdefault(name, [0.0, 0.0])
+                added[0] += float(np.square(wanted - got, dtype=np.float64).sum())
+                added[1] += float(np.square(wanted, dtype=np.float64).sum())
+    found = {name: float(np.sqrt(wrong / energy)) for name, (wrong, energy) in sums.items() if energy > _LEAST}
+    return tuple(_layers(operators, found))
+
+
+def _layers(operators: Sequence[Operator], found: dict[str, float]) -> Iterator[LayerError]:
+    for operator in operators:
+        for name in operator.outputs:
+            if name in found:
+                before = max((found.get(given, 0.0) for given in operator.inputs), default=0.0)
+                yield LayerError(name, operator.name, found[name], max(0.0, found[name] - before))
+
+
+def ranges(
+    float_model: bytes, operators: Sequence[Operator], samples: Iterable[Sequence[Array]], percent: float
+) -> dict[str, Range]:
+    """Of each operator's output: `percent` of its values lie between low and high. Memory is that of one sample."""
+    model = Tensors(float_model, operators)
+    ends = ((100 - percent) / 2, 100 - (100 - percent) / 2)
+    seen: dict[str, list[tuple[float, float, float, float]]] = {}
+    for sample in samples:
+        model.run(sample)
+        for name in (name for operator in operators for name in operator.outputs):
+            value = model.real(name)
+            if value is not None:
+                low, high = np.percentile(value, ends)
+                seen.setdefault(name, []).append((float(low), float(high), float(value.min()), float(value.max())))
+    return {
+        name: Range(
+            float(np.mean([row[0] for row in rows])),
+            float(np.mean([row[1] for row in rows])),
+            min(row[2] for row in rows),
+            max(row[3] for row in rows),
+        )
+        for name, rows in seen.items()
+    }
+
+
+def _reference_free() -> Any:
+    """Kernels without delegates: a delegate keeps no tensors of its own."""
+    from ai_edge_litert.interpreter import OpResolverType
+
+    return OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
+
+
+def _stored(value: Array, detail: dict[str, Any]) -> Array:
+    scale, zero = detail["quantization"]
+    kind = np.dtype(detail["dtype"]).name
+    if not scale or value.dtype.kind != "f":
+        return value.astype(kind)
+    return quant.quantize(value, TensorSpec(detail["name"], value.shape, kind, float(scale), int(zero)))

@@ -1,0 +1,188 @@
+"""repair: candidates from full INT8 outwards, until one loses no more than the budget and is not slower than float.
+
+Each is built, run and judged in processes of their own: a candidate that crashes its interpreter is one that failed.
+"""
+
+import os
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from edgekit_runtime import schema
+
+from edgekit import worker
+from edgekit.conversion import layers, prove, quantize, rungs
+from edgekit.conversion.candidate import INT8_ONLY, RUNGS, Candidate
+from edgekit.errors import CheckFailed, UserError
+from edgekit.validation import validate
+
+MAX_SAMPLES = 256
+LIMIT_S = 600.0
+SLOW = (
+    4.0  # times float's median on this computer: kernels that nobody has made fast. Taken only when nothing else fits
+)
+_BLAMED = re.compile(r"\((\w+)\) failed to (?:prepare|invoke)")
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What a model may lose (`max_drop`, a share of 1) on which data, and whether anything but INT8 will do."""
+
+    max_drop: float
+    data: Path
+    int8_only: bool
+    num_threads: int
+
+
+@dataclass(frozen=True)
+class Repaired:
+    """`taken` is in the place of the INT8 model; `candidates` are all that were tried, in order."""
+
+    made: quantize.Quantized
+    proof: prove.Proof
+    taken: Candidate
+    candidates: tuple[Candidate, ...]
+
+
+@dataclass(frozen=True)
+class _Tried:
+    judged: Candidate
+    path: Path
+    proof: prove.Proof | None
+    notes: tuple[str, ...]
+
+
+def repair(
+    request: quantize.Request,
+    made: quantize.Quantized,
+    budget: Budget,
+    *,
+    log: Path | None,
+    progress: worker.Progress | None,
+) -> Repaired:
+    """Climb the ladder. Raises CheckFailed with all candidates when none is good enough."""
+    climb = _Climb(request, made, budget, log, progress)
+    tried: list[_Tried] = []
+    for name in RUNGS:
+        if budget.int8_only and name not in INT8_ONLY:
+            break
+        tried.append(climb.step(name, tried))
+        if climb.fits(tried[-1]) and (tried[-1].judged.latency_ratio or 0) <= SLOW:
+            return climb.taken(tried[-1], tried)
+    fitting = [one for one in tried if climb.fits(one)]
+    if fitting:
+        return climb.taken(min(fitting, key=lambda one: one.judged.latency_ratio or 0.0), tried)
+    candidates = tuple(one.judged for one in tried)
+    best = min((one for one in candidates if one.drop is not None), key=lambda one: one.drop or 0.0, default=None)
+    why = f"the best is {best.name}, which loses {best.drop:.2%} of {best.metric}" if best else "none of them runs"
+    only = ", and the profile takes INT8 only" if budget.int8_only else ""
+    raise CheckFailed(
+        f"{request.model}: no candidate loses at most {budget.max_drop:.2%}: {why}{only}",
+        hint="allow more with --max-drop" + (", or drop int8_only from the profile" if budget.int8_only else ""),
+        candidates=[schema.plain(one) for one in candidates],
+    )
+
+
+@dataclass(frozen=True)
+class _Climb:
+    request: quantize.Request
+    made: quantize.Quantized
+    budget: Budget
+    log: Path | None
+    progress: worker.Progress | None
+
+    @property
+    def folder(self) -> Path:
+        return Path(self.request.folder)
+
+    def step(self, name: str, tried: Sequence[_Tried]) -> _Tried:
+        path = self.folder / (quantize.INT8 if name == "int8" else f"{name}.tflite")
+        try:
+            notes = self._built(name, path, tried)
+        except (UserError, CheckFailed) as error:
+            return _Tried(Candidate(name, failure=error.message), path, None, ())
+        judged, proof = self._judged(name, path)
+        return _Tried(judged, path, proof, notes)
+
+    def fits(self, one: _Tried) -> bool:
+        return one.judged.drop is not None and one.judged.drop <= self.budget.max_drop
+
+    def taken(self, one: _Tried, tried: Sequence[_Tried]) -> Repaired:
+        assert one.proof is not None  # mypy: what was judged has run
+        if one.path.name != quantize.INT8:
+            os.replace(one.path, self.folder / quantize.INT8)
+        taken = one.judged
+        reason = f"{taken.what}: loses {taken.drop:.2%} of {taken.metric}"
+        if taken.latency_ratio is not None and taken.latency_ratio >= 1:
+            reason += f"; no faster than float on this computer ({taken.latency_ratio:.2f} of its time)"
+        notes = (*self.made.notes, *one.notes, reason)
+        return Repaired(replace(self.made, notes=notes), one.proof, taken, tuple(each.judged for each in tried))
+
+    def _built(self, name: str, path: Path, tried: Sequence[_Tried]) -> tuple[str, ...]:
+        if name == "int8":
+            if self.made.failure is not None:
+                raise CheckFailed(self.made.failure)
+            return ()
+        ran = [one for one in tried if one.judged.drop is not None]
+        if name in ("int8-clipped", "float-tenth"):
+            self._layers(min(ran, key=lambda one: one.judged.drop or 0.0, default=None))
+        drops = {one.judged.name: one.judged.drop for one in ran}
+        clip = drops.get("int8-clipped", 1.0) < drops.get("int8", 1.0)  # type: ignore[operator]  # those that ran
+        wanted = rungs.Request(
+            rung=name,
+            conversion=self.request,
+            made=self.made,
+            denied=_blamed(tried),
+            clip=clip or name == "int8-clipped",
+            output=str(path),
+        )
+        what = f"building {name} of {self.request.model}"
+        plain = worker.run(
+            "rung", schema.plain(wanted), what=what, log=self.log, progress=self.progress, time_limit_s=LIMIT_S
+        )
+        return tuple(plain["notes"])
+
+    def _layers(self, best: _Tried | None) -> None:
+        wanted = layers.Request(
+            float=str(self.folder / quantize.FLOAT),
+            int8=str(best.path) if best else None,
+            data=self.request.data,
+            preprocess=self.made.preprocess,
+            seed=self.request.seed,
+            folder=str(self.folder),
+        )
+        what = "comparing layers with float"
+        worker.run(
+            "layers", schema.plain(wanted), what=what, log=self.log, progress=self.progress, time_limit_s=LIMIT_S
+        )
+
+    def _judged(self, name: str, path: Path) -> tuple[Candidate, prove.Proof | None]:
+        size = path.stat().st_size
+        try:
+            proof = prove.run(self.request, self.made, path, log=self.log, progress=self.progress)
+            found = validate.validate(
+                self.folder / quantize.FLOAT,
+                path,
+                self.budget.data,
+                preprocess=self.made.preprocess,
+                labels=self.made.labels,
+                task=self.made.task,
+                num_threads=self.budget.num_threads,
+                samples=MAX_SAMPLES,
+                seed=self.request.seed + 1,
+                progress=self.progress,
+                log=self.log,
+                time_limit_s=LIMIT_S,
+            )
+        except (UserError, CheckFailed) as error:
+            return Candidate(name, size, failure=error.message), None
+        metric, drop = ("the original's boxes", proof.lost) if proof.lost is not None else validate.loss(found)
+        ratio = found.latency.int8_ms / found.latency.float_ms
+        return Candidate(name, size, metric, drop, ratio), proof
+
+
+def _blamed(tried: Sequence[_Tried]) -> tuple[str, ...]:
+    """The operators that the interpreter has stopped at."""
+    found = [_BLAMED.search(one.judged.failure or "") for one in tried]
+    return tuple(dict.fromkeys(match[1] for match in found if match))

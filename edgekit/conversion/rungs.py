@@ -1,0 +1,90 @@
+"""The worker's side of a repair: builds one candidate of the ladder from what the conversion has left in its folder."""
+
+import json
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from edgekit_runtime import schema
+from edgekit_runtime.manifest import TensorSpec
+
+from edgekit.conversion import integer, lowering, quantize
+from edgekit.conversion.layers import REPORT
+from edgekit.datasets.dataset import open_dataset
+from edgekit.errors import UserError
+from edgekit.models import flatbuffer, ranges
+from edgekit.models.operators import forming_outputs
+from edgekit.worker import Progress
+
+_SHARES = {"float-tenth": 0.1, "float-half": 0.5}
+
+
+@dataclass(frozen=True)
+class Request:
+    """`denied` operators stay in float wherever they are; `clip` takes the ranges that `layers` has measured."""
+
+    rung: str
+    conversion: quantize.Request
+    made: quantize.Quantized
+    denied: tuple[str, ...]
+    clip: bool
+    output: str
+
+
+def work(request: dict[str, Any], progress: Progress) -> dict[str, Any]:
+    """Build it; returns what a person should know of it."""
+    return {"notes": list(build(schema.read(Request, request, "request"), progress))}
+
+
+def build(request: Request, progress: Progress) -> tuple[str, ...]:
+    """Write `request.output`. Raises UserError and CheckFailed with TensorFlow's reason."""
+    progress(request.rung, 0, 1)
+    folder = Path(request.conversion.folder)
+    with lowering.failures(Path(request.conversion.model)):
+        if request.rung in ("dynamic-range", "float16"):
+            content = lowering.without_data(folder, half=request.rung == "float16")
+        elif request.rung == "int16x8":
+            content = integer.int16x8((folder / quantize.FLOAT).read_bytes(), _samples(request, progress))
+        else:
+            content = _int8(request, folder)
+    content = flatbuffer.named(content)
+    Path(request.output).write_bytes(content)
+    progress(request.rung, 1, 1)
+    found = flatbuffer.parse(content)
+    mixed = request.denied or request.rung in ("float-outputs", *_SHARES)
+    in_float = mixed and request.rung not in ("dynamic-range", "float16")
+    return (f"operators kept in float: {', '.join(found.float_operators)}",) if in_float else ()
+
+
+def _int8(request: Request, folder: Path) -> bytes:
+    calibrated = (folder / quantize.CALIBRATED).read_bytes()
+    report = json.loads((folder / REPORT).read_text("ascii")) if (folder / REPORT).is_file() else {}
+    if request.clip:
+        calibrated = ranges.clipped(calibrated, {name: tuple(ends) for name, ends in report["ranges"].items()})
+    nodes: set[str] = set()
+    if request.rung == "float-outputs":
+        nodes = forming_outputs((folder / quantize.FLOAT).read_bytes())
+    elif request.rung in _SHARES:
+        worst = sorted(report["errors"], key=lambda layer: -layer["own"])
+        nodes = {layer["tensor"] for layer in worst[: max(1, int(len(worst) * _SHARES[request.rung]))]}
+        if not worst:
+            raise UserError("no INT8 candidate ran, so that its layers could be compared with float")
+    return integer.quantize(
+        calibrated,
+        input_dtype=request.conversion.input_dtype,
+        output_dtype=request.conversion.output_dtype,
+        dense_per_channel=request.conversion.dense_per_channel,
+        float_operators=request.denied,
+        float_nodes=nodes,
+    )
+
+
+def _samples(request: Request, progress: Progress) -> integer.Samples:
+    asked, made = request.conversion, request.made
+    float_model = flatbuffer.read(Path(asked.folder) / quantize.FLOAT)
+    inputs: tuple[TensorSpec, ...] = tuple(
+        replace(spec, name=name) for spec, name in zip(float_model.inputs, made.input_names, strict=True)
+    )
+    data = open_dataset(Path(asked.data), None if made.detection else asked.declaration.labels)
+    stream = data.stream(inputs, made.preprocess, count=asked.samples, seed=asked.seed)
+    return quantize.calibration(stream, made.preprocess, progress, named=False)

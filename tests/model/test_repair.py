@@ -1,0 +1,162 @@
+"""A model that loses too much, or does not run, is repaired within a budget; what was tried is told."""
+
+from __future__ import annotations
+
+import json
+import struct
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from edgekit_runtime.engine import Engine
+from hypothesis import given
+from hypothesis import strategies as st
+
+from edgekit.conversion import convert
+from edgekit.conversion.candidate import RUNGS
+from edgekit.conversion.record import Conversion, Files
+from edgekit.datasets.declaration import Declaration, declare
+from edgekit.errors import CheckFailed
+from edgekit.models import flatbuffer, operators, ranges
+from edgekit.profiles.profile import DeviceProfile
+from tests.fixtures.make_models import as_float, classifier
+from tests.model.test_shared import piano_windows
+
+SELFIE = "models/selfie_segmentation_savedmodel/saved_model"
+PIANO = "models/basic_pitch_savedmodel/saved_model"
+
+
+@pytest.fixture
+def attempt(board: DeviceProfile, tmp_path: Path) -> Callable[..., Conversion]:
+    """Converts into an empty folder; whatever fails must leave it empty."""
+
+    def run(model: Path, data: Path, declared: Declaration | None = None, **options: Any) -> Conversion:
+        output = tmp_path / "out/m.tflite"
+        output.parent.mkdir(exist_ok=True)
+        options = {"profile": board, "log": tmp_path / "log", **options}
+        try:
+            return convert.convert(model, data=data, output=output, declaration=declared, **options)
+        except CheckFailed:
+            assert list(output.parent.iterdir()) == []
+            raise
+
+    return run
+
+
+@pytest.fixture
+def portraits(shared: Path) -> Path:
+    return shared / "data/coco128_dev/images/val2017"
+
+
+@pytest.mark.shared
+def test_int8_is_taken_when_it_keeps_the_budget(
+    attempt: Callable[..., Conversion], models: Path, pictures: Path
+) -> None:
+    record = attempt(models / "colours.keras", pictures, declare(range="-1..1"), max_drop=0.05)
+    (only,) = record.candidates
+    assert (record.kind, only.name, only.metric, only.failure) == ("int8", "int8", "top-1 accuracy", None)
+    assert only.drop is not None
+    assert only.drop <= 0.05
+    assert only.size == record.model_size
+    assert any(note.startswith("INT8 throughout: loses") for note in record.notes)
+
+
+@pytest.mark.shared
+def test_the_first_candidate_within_the_budget_is_taken(
+    attempt: Callable[..., Conversion], shared: Path, portraits: Path, tmp_path: Path
+) -> None:
+    """Plain INT8 ruins these masks; ranges without the outermost values do not."""
+    record = attempt(shared / SELFIE, portraits, declare(range="0..1"), samples=32, max_drop=0.07)
+    assert [one.name for one in record.candidates] == list(RUNGS)[: len(record.candidates)]
+    first, second = record.candidates[:2]
+    assert first.drop is not None
+    assert second.drop is not None
+    assert first.drop > 0.07 >= second.drop
+    assert (record.kind, len(record.candidates)) == ("int8-clipped", 2)
+    assert flatbuffer.read(tmp_path / "out/m.tflite").size == record.model_size == second.size
+    plain = json.loads(Files.of(tmp_path / "out/m.tflite").record.read_text())
+    assert [one["name"] for one in plain["candidates"]] == ["int8", "int8-clipped"]
+
+
+@pytest.mark.shared
+def test_a_model_that_does_not_run_in_int8_is_made_to_run(
+    attempt: Callable[..., Conversion], shared: Path, tmp_path: Path
+) -> None:
+    """basic-pitch divides by what INT8 rounds to zero: DIV is blamed, and stays in float from then on."""
+    data = tmp_path / "piano.npy"
+    np.save(data, piano_windows(shared / "data/speech_wavs"))
+    record = attempt(shared / PIANO, data, max_drop=0.1)
+    failed, *others = record.candidates
+    assert failed.failure is not None
+    assert "(DIV) failed to invoke" in failed.failure
+    assert record.kind == others[-1].name
+    assert others[-1].drop is not None
+    assert others[-1].drop <= 0.1
+    assert any("operators kept in float" in note and "DIV" in note for note in record.notes)
+    with Engine.load(tmp_path / "out/m.tflite") as engine:
+        answers = engine.infer_real([np.load(data)[:1]])
+    assert all(np.isfinite(answer).all() for answer in answers)
+
+
+@pytest.mark.shared
+def test_a_profile_that_takes_int8_only_is_told_what_that_costs(
+    attempt: Callable[..., Conversion], shared: Path, portraits: Path, board: DeviceProfile
+) -> None:
+    with pytest.raises(CheckFailed, match=r"no candidate loses at most 1.00%.*the profile takes INT8 only") as caught:
+        attempt(
+            shared / SELFIE, portraits, declare(range="0..1"), samples=32, max_drop=0.01,
+            profile=replace(board, int8_only=True),
+        )  # fmt: skip
+    tried = caught.value.fields["candidates"]
+    assert [one["name"] for one in tried] == ["int8", "int8-clipped"]
+    assert all(one["drop"] > 0.01 for one in tried)
+    assert "--max-drop" in (caught.value.hint or "")
+
+
+class TestRanges:
+    @given(st.floats(-3, 3), st.floats(-3, 3))
+    def test_a_range_is_narrowed_and_never_widened(self, low: float, high: float) -> None:
+        content = _calibrated()
+        name, before = next(iter(_ranges(content).items()))
+        after = _ranges(ranges.clipped(content, {name: (low, high), "nothing of that name": (0, 0)}))
+        low, high = struct.unpack("<2f", struct.pack("<2f", low, high))
+        assert after[name] == (max(low, before[0]), min(high, before[1]))
+        others = {key: value for key, value in after.items() if key != name}
+        assert others == {key: value for key, value in _ranges(content).items() if key != name}
+
+
+def test_what_forms_the_outputs_ends_at_the_last_matrix_product() -> None:
+    content = _calibrated()
+    found = operators.operators(content)
+    assert [one.name for one in found][-2:] == ["FULLY_CONNECTED", "SOFTMAX"]
+    assert operators.forming_outputs(content) == set(found[-1].outputs)
+
+
+_CACHE: list[bytes] = []
+
+
+def _calibrated() -> bytes:
+    if not _CACHE:
+        from edgekit.conversion import integer
+
+        content = as_float(classifier())
+        shape = [1, *flatbuffer.parse(content).inputs[0].shape[1:]]
+        rows = np.random.default_rng(0).normal(0, 2, (4, *shape)).astype(np.float32)
+        _CACHE.append(integer.calibrate(content, lambda: ([row] for row in rows)))
+    return _CACHE[0]
+
+
+def _ranges(content: bytes) -> dict[str, tuple[float, float]]:
+    from ai_edge_litert import schema_py_generated as schema_fb
+
+    graph = schema_fb.Model.GetRootAsModel(content, 0).Subgraphs(0)
+    found = {}
+    for index in range(graph.TensorsLength()):
+        tensor = graph.Tensors(index)
+        range_ = tensor.Quantization()
+        if range_ is not None and range_.MinLength() == 1:
+            found[tensor.Name().decode()] = (range_.Min(0), range_.Max(0))
+    return found
