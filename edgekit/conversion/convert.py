@@ -86,7 +86,7 @@ def convert(
         if max_drop is None:
             proof = prove.run(request, made, folder / quantize.INT8, log=log, progress=progress)
         else:
-            budget = Budget(max_drop, held_out or data, profile.int8_only, profile.num_threads)
+            budget = Budget(max_drop, held_out or data, bool(profile.int8_only), profile.num_threads)
             repaired = repair(request, made, budget, log=log, progress=progress)
             made, proof, candidates, kind = repaired.made, repaired.proof, repaired.candidates, repaired.taken.name
         record = _record(source, made, proof, folder, name=declaration.name, profile=profile.name)

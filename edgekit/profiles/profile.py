@@ -61,7 +61,7 @@ class DeviceProfile:
     max_ram_mb: int
     max_accuracy_drop: float
     max_latency_ms: float | None = None
-    int8_only: bool = False
+    int8_only: bool | None = None
     numpy_version: str | None = None
     governor: str | None = None
     thermal_zones: tuple[str, ...] | None = None
