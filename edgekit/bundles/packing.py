@@ -13,7 +13,7 @@ from edgekit.conversion import record as conversion
 from edgekit.conversion.record import Conversion, Files
 from edgekit.errors import UserError
 from edgekit.profiles.profile import DeviceProfile
-from edgekit.runtimes import resolve
+from edgekit.runtimes import gate, resolve
 
 
 def pack(
@@ -28,7 +28,7 @@ def pack(
     """Write the bundle of a `.tflite` that `convert` made: model, manifest, golden samples, labels, anchors, runtime.
 
     Raises UserError when the model was converted for another profile or the runtime cannot be had, CheckFailed when
-    the model is not the one that its record describes.
+    the model is not the one that its record describes, or not one that the profile's interpreter runs.
     """
     record, files = Conversion.load(model), Files.of(model)
     if record.profile != profile.name:
@@ -38,6 +38,7 @@ def pack(
             converted_for=record.profile,
             profile=profile.name,
         )
+    gate.require(files.model, profile, resolve.choose(profile)[0])
     tree = resolve.resolve(profile, offline=offline, progress=progress)
     described = conversion.manifest(record, profile, f"{tree.package} {tree.version}", tree.own_numpy)
     members: dict[str, Path | bytes] = {

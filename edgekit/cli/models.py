@@ -11,15 +11,13 @@ import typer
 from edgekit_runtime import schema
 
 from edgekit.bundles import packing
-from edgekit.cli import options, show
+from edgekit.cli import inspect, options, show
 from edgekit.cli.help import Command
 from edgekit.conversion.candidate import Candidate
 from edgekit.conversion.convert import convert as convert_model
 from edgekit.conversion.convert import default_log
 from edgekit.conversion.record import Conversion, Files
 from edgekit.errors import CheckFailed
-from edgekit.models import inspection
-from edgekit.models.source import NO_GRAPH
 from edgekit.profiles import profile
 from edgekit.profiles.profile import DeviceProfile
 from edgekit.validation import validate as validation
@@ -29,36 +27,8 @@ Converted = Annotated[Path, typer.Argument(metavar="MODEL.tflite", help="What 'e
 
 
 def add_to(root: typer.Typer) -> None:
-    for command in (inspect, convert, validate, bundle):
+    for command in (inspect.inspect, convert, validate, bundle):
         root.command(cls=Command, rich_help_panel="Models")(command)
-
-
-def inspect(
-    model: Annotated[Path, typer.Argument(metavar="MODEL", help="Any model file or folder.")], json: show.Json = False
-) -> None:
-    """Say what a model is, without converting or running it."""
-    found = inspection.inspect(model)
-    if json:
-        show.data(found)
-        return
-    rows: list[tuple[str, Any]] = [
-        ("form", found.description),
-        ("made with", found.made_with),
-        ("size", show.size(found.size)),
-        ("parameters", f"{found.parameters:,}" if found.parameters is not None else None),
-        ("quantisation", found.quantization),
-        ("signatures", ", ".join(found.signatures) or None),
-        ("runs code", ", ".join(found.code) or None),
-        ("sha256", found.sha256),
-    ]
-    rows += [("input", _tensor(spec)) for spec in found.inputs]
-    rows += [("output", _tensor(spec)) for spec in found.outputs]
-    rows.append(("operators", ", ".join(f"{count} {name}" for name, count in found.operators.items()) or None))
-    show.table(found.name, ["", ""], [row for row in rows if row[1] is not None])
-    for note in found.notes:
-        show.say(note, label="note:", style="yellow")
-    if found.form != NO_GRAPH and found.quantization in (None, "float"):
-        show.next_step("edgekit", "convert", model, "-p", "PROFILE", "-c", "DATA", "-o", f"{found.name}.tflite")
 
 
 def convert(
@@ -249,7 +219,9 @@ def gate(result: Validation, limits: Thresholds) -> None:
 
 def show_conversion(made: Conversion, facts: DeviceProfile) -> None:
     """What was converted, and how."""
-    rows = [("input", _tensor(spec)) for spec in made.inputs] + [("output", _tensor(spec)) for spec in made.outputs]
+    rows = [("input", show.tensor(spec)) for spec in made.inputs] + [
+        ("output", show.tensor(spec)) for spec in made.outputs
+    ]
     calibration = made.provenance.calibration
     rows.append(("calibrated with", f"{calibration.samples} samples, seed {calibration.seed}"))
     if calibration.skipped:
@@ -336,9 +308,3 @@ def _kind(name: str) -> str:
 
 def _shrunk(before: int, after: int) -> str:
     return f"{before / after:.1f}x smaller" if after <= before else f"{after / before:.1f}x larger"
-
-
-def _tensor(spec: Any) -> str:
-    shape = "x".join("?" if size == -1 else str(size) for size in spec.shape)
-    text = f"{spec.name}  {spec.dtype} [{shape}]"
-    return text if spec.scale is None else f"{text}  real = (stored - {spec.zero_point}) x {spec.scale:.6g}"

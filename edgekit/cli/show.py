@@ -15,6 +15,7 @@ from typing import Annotated, Any
 
 import typer
 from edgekit_runtime import schema
+from edgekit_runtime.manifest import TensorSpec
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
@@ -149,6 +150,13 @@ def percent(value: float | None) -> str:
 
 def number(value: float | None, digits: int = 2) -> str:
     return "-" if value is None else f"{value:.{digits}f}"
+
+
+def tensor(spec: TensorSpec) -> str:
+    """A tensor in a line: name, dtype, shape, and what a stored value means."""
+    shape = "x".join("?" if size == -1 else str(size) for size in spec.shape)
+    text = f"{spec.name}  {spec.dtype} [{shape}]"
+    return text if spec.scale is None else f"{text}  real = (stored - {spec.zero_point}) x {spec.scale:.6g}"
 
 
 def short(release_id: str | None) -> str | None:

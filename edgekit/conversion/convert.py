@@ -20,11 +20,11 @@ from edgekit.conversion.record import FLOAT, RECORD, Conversion, Files
 from edgekit.conversion.repair import Budget, repair
 from edgekit.datasets.dataset import open_dataset
 from edgekit.datasets.declaration import Declaration
-from edgekit.errors import CheckFailed, UserError
+from edgekit.errors import UserError
 from edgekit.models import keras_archive, keras_model
 from edgekit.models.source import SourceModel, open_model, require_convertible
 from edgekit.profiles.profile import DeviceProfile
-from edgekit.runtimes import resolve
+from edgekit.runtimes import gate, resolve
 
 MB = 1024 * 1024
 
@@ -84,19 +84,14 @@ def convert(
         candidates: tuple[Candidate, ...] = ()
         kind = "int8"
         if max_drop is None:
+            gate.require(folder / quantize.INT8, profile, interpreter)
             proof = prove.run(request, made, folder / quantize.INT8, log=log, progress=progress)
         else:
-            budget = Budget(max_drop, held_out or data, bool(profile.int8_only), profile.num_threads)
+            budget = Budget(max_drop, held_out or data, profile, interpreter)
             repaired = repair(request, made, budget, log=log, progress=progress)
             made, proof, candidates, kind = repaired.made, repaired.proof, repaired.candidates, repaired.taken.name
         record = _record(source, made, proof, folder, name=declaration.name, profile=profile.name)
         record = replace(record, kind=kind, candidates=candidates)
-        if record.model_size > profile.max_model_mb * MB:
-            raise CheckFailed(
-                f"the model is {record.model_size / MB:.1f} MB, the profile {profile.name} allows "
-                f"{profile.max_model_mb:g} MB",
-                hint="raise max_model_mb in the profile, or choose a smaller model",
-            )
         try:
             _publish(record, folder, output)
         except OSError as error:

@@ -15,6 +15,9 @@ from edgekit import worker
 from edgekit.conversion import layers, prove, quantize, rungs
 from edgekit.conversion.candidate import INT8_ONLY, RUNGS, Candidate
 from edgekit.errors import CheckFailed, UserError
+from edgekit.profiles.profile import DeviceProfile
+from edgekit.runtimes import gate
+from edgekit.runtimes.table import Wheel
 from edgekit.validation import validate
 
 MAX_SAMPLES = 256
@@ -27,12 +30,12 @@ _BLAMED = re.compile(r"\((\w+)\) failed to (?:prepare|invoke)")
 
 @dataclass(frozen=True)
 class Budget:
-    """What a model may lose (`max_drop`, a share of 1) on which data, and whether anything but INT8 will do."""
+    """What a model may lose (`max_drop`, a share of 1) on which data, and for which board."""
 
     max_drop: float
     data: Path
-    int8_only: bool
-    num_threads: int
+    profile: DeviceProfile
+    interpreter: Wheel
 
 
 @dataclass(frozen=True)
@@ -65,7 +68,7 @@ def repair(
     climb = _Climb(request, made, budget, log, progress)
     tried: list[_Tried] = []
     for name in RUNGS:
-        if budget.int8_only and name not in INT8_ONLY:
+        if budget.profile.int8_only and name not in INT8_ONLY:
             break
         tried.append(climb.step(name, tried))
         if climb.fits(tried[-1]) and (tried[-1].judged.latency_ratio or 0) <= SLOW:
@@ -76,10 +79,11 @@ def repair(
     candidates = tuple(one.judged for one in tried)
     best = min((one for one in candidates if one.drop is not None), key=lambda one: one.drop or 0.0, default=None)
     why = f"the best is {best.name}, which loses {best.drop:.2%} of {best.metric}" if best else "none of them runs"
-    only = ", and the profile takes INT8 only" if budget.int8_only else ""
+    int8_only = bool(budget.profile.int8_only)
+    only = ", and the profile takes INT8 only" if int8_only else ""
     raise CheckFailed(
         f"{request.model}: no candidate loses at most {budget.max_drop:.2%}: {why}{only}",
-        hint="allow more with --max-drop" + (", or drop int8_only from the profile" if budget.int8_only else ""),
+        hint="allow more with --max-drop" + (", or drop int8_only from the profile" if int8_only else ""),
         candidates=[schema.plain(one) for one in candidates],
     )
 
@@ -160,6 +164,7 @@ class _Climb:
     def _judged(self, name: str, path: Path) -> tuple[Candidate, prove.Proof | None]:
         size = path.stat().st_size
         try:
+            gate.require(path, self.budget.profile, self.budget.interpreter)
             proof = prove.run(self.request, self.made, path, log=self.log, progress=self.progress)
             found = validate.validate(
                 self.folder / quantize.FLOAT,
@@ -168,7 +173,7 @@ class _Climb:
                 preprocess=self.made.preprocess,
                 labels=self.made.labels,
                 task=self.made.task,
-                num_threads=self.budget.num_threads,
+                num_threads=self.budget.profile.num_threads,
                 samples=MAX_SAMPLES,
                 seed=self.request.seed + 1,
                 progress=self.progress,

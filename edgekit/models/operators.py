@@ -1,5 +1,6 @@
 """The operators of a `.tflite` in their order, with the names of the tensors between them."""
 
+import functools
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,19 +22,34 @@ class Operator:
     outputs: tuple[str, ...]
 
 
+@dataclass(frozen=True)
+class OperatorCode:
+    """An operator that a model uses, and the version that it needs; `custom` ones are not TFLite's own."""
+
+    name: str
+    version: int
+    custom: bool
+
+
+def codes(content: bytes) -> tuple[OperatorCode, ...]:
+    """What an interpreter has to have, used in any subgraph or not: it asks for all of them."""
+    from ai_edge_litert import schema_py_generated as schema_fb
+
+    model = schema_fb.Model.GetRootAsModel(content, 0)
+    found = (model.OperatorCodes(index) for index in range(model.OperatorCodesLength()))
+    return tuple(OperatorCode(_operator_name(code), code.Version(), bool(code.CustomCode())) for code in found)
+
+
 def operators(content: bytes) -> tuple[Operator, ...]:
     """Of the first subgraph."""
     from ai_edge_litert import schema_py_generated as schema_fb
 
     model = schema_fb.Model.GetRootAsModel(content, 0)
     graph = model.Subgraphs(0)
-    codes = {number: name for name, number in vars(schema_fb.BuiltinOperator).items() if isinstance(number, int)}
     found = []
     for index in range(graph.OperatorsLength()):
         operator = graph.Operators(index)
-        code = model.OperatorCodes(operator.OpcodeIndex())
-        custom = code.CustomCode()
-        name = custom.decode() if custom else codes[max(code.BuiltinCode(), code.DeprecatedBuiltinCode())]
+        name = _operator_name(model.OperatorCodes(operator.OpcodeIndex()))
         given = [operator.Inputs(number) for number in range(operator.InputsLength())]
         made = [operator.Outputs(number) for number in range(operator.OutputsLength())]
         found.append(
@@ -68,11 +84,27 @@ def _outputs(content: bytes) -> tuple[str, ...]:
     return tuple(_name(graph, graph.Outputs(index)) for index in range(graph.OutputsLength()))
 
 
+def _operator_name(code: Any) -> str:
+    custom = code.CustomCode()
+    if custom:
+        return str(custom.decode())
+    number = max(code.BuiltinCode(), code.DeprecatedBuiltinCode())
+    return _builtin().get(number, f"operator {number}")
+
+
+@functools.cache
+def _builtin() -> dict[int, str]:
+    from ai_edge_litert import schema_py_generated as schema_fb
+
+    return {number: name for name, number in vars(schema_fb.BuiltinOperator).items() if isinstance(number, int)}
+
+
 def _name(graph: Any, index: int) -> str:
     name: bytes = graph.Tensors(index).Name() or b""
     return name.decode()
 
 
 def _constant(model: Any, graph: Any, index: int) -> bool:
-    buffer = model.Buffers(graph.Tensors(index).Buffer())
+    number = graph.Tensors(index).Buffer()
+    buffer = model.Buffers(number) if number < model.BuffersLength() else None
     return buffer is not None and buffer.DataLength() > 0

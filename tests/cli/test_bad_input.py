@@ -78,7 +78,8 @@ class TestModel:
         lines = ["max_model_mb = 0.001" if line.startswith("max_model_mb") else line for line in text.splitlines()]
         (edgekit.cwd / "tiny.toml").write_text("\n".join(lines).replace('name = "host"', 'name = "tiny"') + "\n")
         told = refused(edgekit, material.keras, material.pictures, "--range", "-1..1", "-p", "tiny.toml", code=1)
-        assert "the profile tiny allows 0.001 MB" in told["message"]
+        assert "the model does not fit tiny" in told["message"]
+        assert "the profile allows 0.001 MB" in told["message"]
 
 
 class TestData:

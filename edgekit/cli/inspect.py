@@ -1,0 +1,92 @@
+"""`edgekit inspect`: what a model is, and whether a board can run it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from edgekit_runtime import schema
+
+from edgekit.cli import complete, options, show
+from edgekit.errors import CheckFailed, UserError
+from edgekit.models import inspection
+from edgekit.models.source import NO_GRAPH
+from edgekit.profiles import profile
+from edgekit.runtimes import gate, resolve
+from edgekit.runtimes.gate import Verdict
+
+
+def inspect(
+    model: Annotated[Path, typer.Argument(metavar="MODEL", help="Any model file or folder.")],
+    profile_name: Annotated[
+        str | None,
+        typer.Option(
+            "--profile",
+            "-p",
+            metavar="PROFILE",
+            help="Say whether a .tflite runs on such a board: exit code 1 when it does not.",
+            autocompletion=complete.profiles,
+        ),
+    ] = None,
+    profiles: options.Profiles = None,
+    json: show.Json = False,
+) -> None:
+    """Say what a model is, without converting or running it."""
+    found = inspection.inspect(model)
+    verdict = None
+    if profile_name is not None:
+        if found.form != "tflite":
+            raise UserError(
+                f"{model}: only a .tflite can be judged for a board", hint="convert it: that judges it, too"
+            )
+        facts = profile.find(profile_name, profiles or ())
+        verdict = gate.judge(model, facts, resolve.choose(facts)[0])
+    if json:
+        show.data(found if verdict is None else {**schema.plain(found), "verdict": schema.plain(verdict)})
+    else:
+        _show_inspection(model, found)
+    if verdict is not None:
+        _finish_verdict(model, verdict, profile_name, json=json)
+
+
+def _finish_verdict(model: Path, verdict: Verdict, profile_name: str | None, *, json: bool) -> None:
+    rows = [(one.operator, one.version, _range(one.known), one.proposal) for one in verdict.problems]
+    if not json:
+        if rows:
+            show.table(f"{verdict.interpreter} does not run it", ["operator", "version", "it has", "proposal"], rows)
+        if verdict.too_large:
+            show.say(verdict.too_large, label="too large:", style="bold red")
+        tensors = show.size(verdict.arena_bytes)
+        show.say(
+            f"{profile_name}: tensors of one sample {tensors} at least, weights {show.size(verdict.weights_bytes)}"
+        )
+    if rows or verdict.too_large:
+        raise typer.Exit(CheckFailed.exit_code)
+    if not json:
+        show.say(f"{verdict.interpreter} has every operator of {model}")
+
+
+def _range(known: tuple[int, int] | None) -> str:
+    return "none" if known is None else f"{known[0]} to {known[1]}"
+
+
+def _show_inspection(model: Path, found: inspection.Inspection) -> None:
+    rows: list[tuple[str, Any]] = [
+        ("form", found.description),
+        ("made with", found.made_with),
+        ("size", show.size(found.size)),
+        ("parameters", f"{found.parameters:,}" if found.parameters is not None else None),
+        ("quantisation", found.quantization),
+        ("signatures", ", ".join(found.signatures) or None),
+        ("runs code", ", ".join(found.code) or None),
+        ("sha256", found.sha256),
+    ]
+    rows += [("input", show.tensor(spec)) for spec in found.inputs]
+    rows += [("output", show.tensor(spec)) for spec in found.outputs]
+    rows.append(("operators", ", ".join(f"{count} {name}" for name, count in found.operators.items()) or None))
+    show.table(found.name, ["", ""], [row for row in rows if row[1] is not None])
+    for note in found.notes:
+        show.say(note, label="note:", style="yellow")
+    if found.form != NO_GRAPH and found.quantization in (None, "float"):
+        show.next_step("edgekit", "convert", model, "-p", "PROFILE", "-c", "DATA", "-o", f"{found.name}.tflite")

@@ -1,0 +1,180 @@
+"""Whether a board's interpreter runs a model is known before anything is sent."""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import flatbuffers
+import numpy as np
+import pytest
+
+from edgekit.errors import CheckFailed, UserError
+from edgekit.models import arena, operators
+from edgekit.profiles import profile
+from edgekit.profiles.profile import DeviceProfile
+from edgekit.runtimes import gate, resolve
+from edgekit.runtimes.gate import Verdict
+from edgekit.runtimes.table import INTERPRETERS, Wheel
+
+MODELS = Path(__file__).parents[1] / "fixtures/models"
+
+
+def settled(name: str) -> tuple[DeviceProfile, Wheel]:
+    facts = profile.find(name)
+    return facts, resolve.choose(facts)[0]
+
+
+def judged(model: Path, name: str = "raspberry-pi-4b") -> Verdict:
+    facts, interpreter = settled(name)
+    return gate.judge(model, facts, interpreter)
+
+
+@pytest.fixture
+def with_version(tmp_path: Path) -> Callable[[str, int], Path]:
+    """The fixtures' classifier, but asking for this version of one of its operators."""
+
+    from ai_edge_litert import schema_py_generated as schema_fb
+
+    def make(operator: str, version: int) -> Path:
+        model = schema_fb.ModelT.InitFromPackedBuf((MODELS / "classifier_int8.tflite").read_bytes(), 0)
+        number = getattr(schema_fb.BuiltinOperator, operator)
+        (code,) = [one for one in model.operatorCodes if one.builtinCode == number]
+        code.version = version
+        builder = flatbuffers.Builder(1024)
+        builder.Finish(model.Pack(builder), b"TFL3")
+        path = tmp_path / f"{operator}-{version}.tflite"
+        path.write_bytes(bytes(builder.Output()))
+        return path
+
+    return make
+
+
+def test_every_interpreter_of_the_table_was_measured() -> None:
+    assert gate._tables().keys() == {f"{one.package}-{one.version}" for one in INTERPRETERS}
+
+
+def test_the_interpreter_here_agrees_with_its_table(with_version: Callable[[str, int], Path]) -> None:
+    """The newest version that is in the table loads, the next one does not."""
+    from ai_edge_litert.interpreter import Interpreter
+
+    litert = INTERPRETERS[0].version
+    for operator in ("CONV_2D", "FULLY_CONNECTED", "MEAN", "SOFTMAX"):
+        newest = gate._tables()[f"ai-edge-litert-{litert}"][operator][1]
+        Interpreter(str(with_version(operator, newest)))
+        with pytest.raises(ValueError, match=f"builtin opcode '{operator}' version '{newest + 1}'"):
+            Interpreter(str(with_version(operator, newest + 1)))
+        assert not judged(with_version(operator, newest)).problems
+        (problem,) = judged(with_version(operator, newest + 1)).problems
+        assert (problem.operator, problem.version, problem.known) == (operator, newest + 1, (1, newest))
+
+
+def test_an_older_interpreter_lacks_what_a_newer_one_has(with_version: Callable[[str, int], Path]) -> None:
+    model = with_version("FULLY_CONNECTED", 12)
+    assert judged(model).problems == ()
+    (problem,) = judged(model, "generic-armv7").problems
+    assert str(problem) == "FULLY_CONNECTED of version 12, where it has 1 to 10"
+    facts, interpreter = settled("generic-armv7")
+    with pytest.raises(
+        CheckFailed, match=r"tflite-runtime 2\.14\.0 of generic-armv7 does not run FULLY_CONN"
+    ) as caught:
+        gate.require(model, facts, interpreter)
+    assert "newer interpreter" in (caught.value.hint or "")
+
+
+def test_what_does_not_fit_the_board_is_refused() -> None:
+    facts, interpreter = settled("raspberry-pi-4b")
+    model = MODELS / "classifier_int8.tflite"
+    verdict = gate.require(model, facts, interpreter)
+    assert verdict.weights_bytes == model.stat().st_size
+    assert "tensors and weights need at least 2048 MB" in (replace(verdict, arena_bytes=2**31).too_large or "")
+    with pytest.raises(CheckFailed, match=r"the file has .* MB, the profile allows 0\.001 MB"):
+        gate.require(model, replace(facts, max_model_mb=0.001), interpreter)
+
+
+def test_the_arena_is_what_is_alive_at_once() -> None:
+    """[1, 6] float to [1, 6] float by a product and a sum: two of them at a time, twice."""
+    content = (MODELS / "fixed.tflite").read_bytes()
+    assert [one.name for one in operators.operators(content)] == ["MUL", "ADD"]
+    assert arena.peak_bytes(content) == 2 * 6 * 4
+
+
+@pytest.mark.shared
+def test_the_arena_is_no_more_than_the_interpreter_takes(shared: Path) -> None:
+    """The planner gives each tensor a place in one block: it cannot need less than what is alive at once."""
+    from ai_edge_litert.interpreter import Interpreter, OpResolverType
+
+    files = sorted((shared / "reference/mlperf_tiny_tflite").rglob("*.tflite"))
+    assert len(files) >= 4
+    for file in files:
+        interpreter = Interpreter(
+            str(file), experimental_op_resolver_type=OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
+        )
+        interpreter.allocate_tensors()
+        largest = max(
+            int(np.prod(one["shape"])) * np.dtype(one["dtype"]).itemsize for one in interpreter.get_output_details()
+        )
+        assert arena.peak_bytes(file.read_bytes()) >= largest
+
+
+def hostile() -> Iterator[tuple[str, str]]:
+    folder = Path(__file__).parents[3] / "shared/reference/malformed_or_hostile_tflite_dev"
+    if (folder / "MANIFEST.csv").is_file():
+        with (folder / "MANIFEST.csv").open(newline="") as file:
+            yield from ((row["file"], row["last_line"]) for row in csv.DictReader(file))
+
+
+@pytest.mark.shared
+@pytest.mark.parametrize(("file", "says"), list(hostile()))
+def test_a_hostile_file_is_judged_and_harms_nobody(shared: Path, file: str, says: str) -> None:
+    """A custom operator is named; what only running finds out is left to running."""
+    path = shared / "reference/malformed_or_hostile_tflite_dev" / file
+    if "unresolved custom op: " in says:
+        named = [problem.operator for problem in judged(path, "host").problems]
+        assert says.rpartition(": ")[2].rstrip(".") in named
+        return
+    with contextlib.suppress(UserError):
+        judged(path, "host")
+
+
+@pytest.mark.shared
+def test_real_models_of_others_have_the_verdict_of_the_interpreter(shared: Path) -> None:
+    """Each refusal for an operator is the interpreter's own, and what it loads has no problem."""
+    from ai_edge_litert.interpreter import Interpreter
+
+    checked = 0
+    for file in sorted((shared / "reference").rglob("*.tflite")):
+        if "malformed" in str(file):
+            continue
+        problems, refusal = judged(file, "host").problems, ""
+        try:
+            Interpreter(str(file)).allocate_tensors()
+        except (ValueError, RuntimeError) as error:
+            refusal = str(error)
+        operators_only = "custom op" in refusal or "Didn't find op" in refusal
+        assert bool(problems) == operators_only, (file.name, problems, refusal)
+        checked += not refusal
+    assert checked >= 20
+
+
+def test_the_command_line_says_it_with_its_exit_code(with_version: Callable[[str, int], Path], tmp_path: Path) -> None:
+    import subprocess
+    import sys
+
+    def inspect(model: Path, *words: str) -> subprocess.CompletedProcess[str]:
+        argv = [sys.executable, "-m", "edgekit", "inspect", str(model), *words]
+        return subprocess.run(argv, capture_output=True, text=True, check=False, timeout=120)
+
+    good = inspect(MODELS / "classifier_int8.tflite", "-p", "generic-armv7")
+    assert good.returncode == 0
+    assert "tflite-runtime 2.14.0 has every operator" in good.stderr
+    bad = inspect(with_version("SOFTMAX", 9), "-p", "generic-armv7", "--json")
+    assert bad.returncode == 1
+    (problem,) = json.loads(bad.stdout)["verdict"]["problems"]
+    assert (problem["operator"], problem["version"]) == ("SOFTMAX", 9)
+    wrong = inspect(tmp_path, "-p", "generic-armv7")
+    assert wrong.returncode == 2
