@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import resource
+import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -79,6 +81,7 @@ def convert(
         resize=resize, filter=filter_, pad=pad,
     )  # fmt: skip
     log = default_log()
+    begun = time.monotonic()
     with show.progress() as update:
         made = convert_model(
             model,
@@ -98,6 +101,9 @@ def convert(
         result = validation.validate_conversion(
             output, data or calibrate, num_threads=facts.num_threads, seed=seed + 1, progress=update
         )
+    seconds = time.monotonic() - begun
+    # TensorFlow works in a child; of all children this is the largest, in KiB on Linux.
+    peak_mb = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
     if result.accuracy is None:
         limits = replace(limits, max_accuracy_drop=None)  # the repair has judged it by how near it is to float
     if not json:
@@ -106,9 +112,18 @@ def convert(
         show.say(f"wrote {output} and {Files.of(output).folder}/")
         if log is not None:
             show.say(f"TensorFlow's own words are in {log}", style="dim")
+        show.say(f"{seconds:.0f} s, peak memory {peak_mb:.0f} MiB", style="dim")
     gate(result, limits)
     if json:
-        show.data({"conversion": schema.plain(made), "validation": schema.plain(result), "output": str(output)})
+        show.data(
+            {
+                "conversion": schema.plain(made),
+                "validation": schema.plain(result),
+                "output": str(output),
+                "seconds": round(seconds, 1),
+                "peak_memory_mb": round(peak_mb),
+            }
+        )
         return
     show.next_step("edgekit", "bundle", output, "-p", profile_name, "-o", output.with_suffix(".ekb"))
 
