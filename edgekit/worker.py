@@ -27,6 +27,7 @@ JOBS = {
     "prove": "edgekit.conversion.prove",
     "rung": "edgekit.conversion.rungs",
     "layers": "edgekit.conversion.layers",
+    "doctor": "edgekit.conversion.doctor",
     "validate": "edgekit.validation.comparison",
     "digits": "edgekit.demo",
 }

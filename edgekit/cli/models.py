@@ -244,6 +244,8 @@ def show_conversion(made: Conversion, facts: DeviceProfile) -> None:
     show.table(f"{made.name}: {made.provenance.source_format} to {_kind(made.kind)} for {facts.name}", ["", ""], rows)
     if len(made.candidates) > 1:
         show_candidates(made.candidates, made.kind)
+    for finding in made.findings:
+        show.say(str(finding), label="warning:", style="bold yellow")
     for note in made.notes:
         show.say(note, label="note:", style="yellow")
 

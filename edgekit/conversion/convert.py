@@ -14,7 +14,7 @@ from edgekit_runtime import schema
 from edgekit_runtime.manifest import ANCHORS, GOLDEN, LABELS, Provenance
 
 from edgekit import worker
-from edgekit.conversion import prove, quantize
+from edgekit.conversion import doctor, prove, quantize
 from edgekit.conversion.candidate import Candidate
 from edgekit.conversion.record import FLOAT, RECORD, Conversion, Files
 from edgekit.conversion.repair import Budget, repair
@@ -54,8 +54,8 @@ def convert(
 
     TensorFlow runs in a process of its own; what it says goes to `log` (default: the user's log folder).
 
-    `progress(stage, done, total)` is called with the stages load, float, calibrate, quantize and prove, and for a
-    detector original and compare.
+    `progress(stage, done, total)` is called with the stages load, float, calibrate, quantize, prove and examine, and
+    for a detector original and compare.
     Raises UserError for inputs that do not fit and for a board that no interpreter does, CheckFailed for a model that
     was converted but does not run.
     """
@@ -91,7 +91,8 @@ def convert(
             repaired = repair(request, made, budget, log=log, progress=progress)
             made, proof, candidates, kind = repaired.made, repaired.proof, repaired.candidates, repaired.taken.name
         record = _record(source, made, proof, folder, name=declaration.name, profile=profile.name)
-        record = replace(record, kind=kind, candidates=candidates)
+        findings = doctor.diagnose(request, made, held_out, log=log, progress=progress)
+        record = replace(record, kind=kind, candidates=candidates, findings=findings)
         try:
             _publish(record, folder, output)
         except OSError as error:

@@ -22,6 +22,7 @@ from edgekit_runtime.manifest import (
 )
 
 from edgekit.conversion.candidate import Candidate
+from edgekit.conversion.finding import Finding
 from edgekit.errors import CheckFailed, UserError
 from edgekit.profiles.profile import DeviceProfile
 
@@ -53,6 +54,7 @@ class Conversion:
     detection: Detection | None = None
     kind: str = "int8"
     candidates: tuple[Candidate, ...] = ()
+    findings: tuple[Finding, ...] = ()
     schema: int = SCHEMA
 
     def __post_init__(self) -> None:

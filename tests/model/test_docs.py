@@ -19,6 +19,7 @@ from edgekit_runtime.manifest import (
 )
 
 from edgekit.conversion.candidate import RUNGS, Candidate
+from edgekit.conversion.finding import Finding
 from edgekit.conversion.record import Conversion
 from edgekit.datasets.declaration import Declaration
 from edgekit.profiles import hostfacts, profile
@@ -26,7 +27,7 @@ from edgekit.profiles.profile import DeviceProfile
 
 MANIFEST = [
     *(Calibration, Detection, Distance, Golden, Manifest, Preprocess, Provenance, TensorSpec),
-    *(Candidate, Conversion, Declaration),
+    *(Candidate, Conversion, Declaration, Finding),
 ]
 
 
