@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -72,8 +72,8 @@ class Difference:
     half: float
 
     @staticmethod
-    def of(one: Sequence[float], other: Sequence[float]) -> Difference:
-        apart = np.asarray(one) - np.asarray(other)
+    def of(one: Array, other: Array) -> Difference:
+        apart = one - other
         return Difference(float(apart.mean()), float(1.96 * apart.std(ddof=1) / np.sqrt(len(apart))))
 
 

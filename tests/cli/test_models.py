@@ -83,8 +83,9 @@ class TestConvert:
         log = Path(re.sub("^TensorFlow's own words are in ", "", talk[2]))
         assert log.is_file()
         assert log.is_relative_to(edgekit.environment["HOME"])
-        assert talk[3] == "next: edgekit bundle 'my model.tflite' -p raspberry-pi-4b -o 'my model.ekb'"
-        assert len(talk) == 4
+        assert re.fullmatch(r"\d+ s, peak memory \d+ MiB", talk[3])
+        assert talk[4] == "next: edgekit bundle 'my model.tflite' -p raspberry-pi-4b -o 'my model.ekb'"
+        assert len(talk) == 5
         assert not CHATTER.search("\n".join(talk[:2] + talk[3:]) + ended.out)
         assert sorted(path.name for path in edgekit.cwd.iterdir()) == ["my model.edgekit", "my model.tflite"]
 
@@ -93,7 +94,9 @@ class TestConvert:
             "convert", material.saved_model, "-p", "generic-aarch64", "-c", material.pictures, "--range", "-1..1",
             "-o", "m.tflite", "-d", material.pictures, "--samples", "30", "--size", "16x16", "--color", "RGB", "--json",
         )  # fmt: skip
-        assert set(ended.data) == {"conversion", "validation", "output"}
+        assert set(ended.data) == {"conversion", "validation", "output", "seconds", "peak_memory_mb"}
+        assert ended.data["seconds"] > 0
+        assert ended.data["peak_memory_mb"] > 50
         assert ended.data["conversion"] == json.loads((edgekit.cwd / "m.edgekit/conversion.json").read_text())
         assert ended.data["conversion"]["preprocess"]["width"] == 16
         assert ended.data["validation"]["accuracy"]["samples"] == 60

@@ -224,6 +224,7 @@ class TestQuiet:
             "calibrate",
             "quantize",
             "prove",
+            "examine",
         ]
 
 
