@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import resource
+import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -13,15 +14,18 @@ import typer
 from edgekit_runtime import schema
 
 from edgekit.bundles import packing
-from edgekit.cli import inspect, options, show
+from edgekit.cli import files, inspect, options, show
 from edgekit.cli.help import Command
 from edgekit.conversion.candidate import Candidate
 from edgekit.conversion.convert import convert as convert_model
 from edgekit.conversion.convert import default_log
+from edgekit.conversion.layers import LayerReport, measure
+from edgekit.conversion.layers import Request as LayerRequest
 from edgekit.conversion.record import Conversion, Files
 from edgekit.errors import CheckFailed
 from edgekit.profiles import profile
 from edgekit.profiles.profile import DeviceProfile
+from edgekit.reports import conversion_page
 from edgekit.validation import validate as validation
 from edgekit.validation.validate import Thresholds, Validation
 
@@ -69,6 +73,10 @@ def convert(
     min_sqnr: options.MinSqnr = None,
     min_agreement: options.MinAgreement = None,
     max_drop: options.Budget = None,
+    report: Annotated[
+        Path | None,
+        typer.Option("--report", metavar="FILE", help="Write a page (HTML) with error by layer and what was tried."),
+    ] = None,
 ) -> None:
     """Convert a trained model to full INT8 TFLite for a board, run it, and compare it with float.
 
@@ -101,6 +109,9 @@ def convert(
         result = validation.validate_conversion(
             output, data or calibrate, num_threads=facts.num_threads, seed=seed + 1, progress=update
         )
+        if report is not None:
+            layers = _layers(output, calibrate, made, seed, update)
+            files.write(report, conversion_page.render(made, result, layers).encode("utf-8"))
     seconds = time.monotonic() - begun
     # TensorFlow works in a child; of all children this is the largest, in KiB on Linux.
     peak_mb = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
@@ -109,7 +120,7 @@ def convert(
     if not json:
         show_conversion(made, facts)
         show_validation(result, held_out=data not in (None, calibrate), told=made.notes, kind=made.kind)
-        show.say(f"wrote {output} and {Files.of(output).folder}/")
+        show.say(f"wrote {output} and {Files.of(output).folder}/" + (f", and {report}" if report else ""))
         if log is not None:
             show.say(f"TensorFlow's own words are in {log}", style="dim")
         show.say(f"{seconds:.0f} s, peak memory {peak_mb:.0f} MiB", style="dim")
@@ -221,6 +232,12 @@ def bundle(
     )
     show.say(f"wrote {output} ({show.size(size)})")
     show.next_step("edgekit", "push", output, "BOARD")
+
+
+def _layers(model: Path, data: Path, made: Conversion, seed: int, update: show.ProgressCallback) -> LayerReport:
+    with tempfile.TemporaryDirectory() as folder:
+        float_model = str(Files.of(model).float)
+        return measure(LayerRequest(float_model, str(model), str(data), made.preprocess, seed, folder), progress=update)
 
 
 def gate(result: Validation, limits: Thresholds) -> None:

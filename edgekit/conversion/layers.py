@@ -3,9 +3,8 @@
 Both run in the interpreter with all tensors kept; what they have in common are the names of the tensors.
 """
 
-import json
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,15 +13,18 @@ from edgekit_runtime import quant, schema
 from edgekit_runtime.manifest import Preprocess, TensorSpec
 from numpy.typing import NDArray
 
+from edgekit import worker
 from edgekit.datasets.dataset import open_dataset
 from edgekit.errors import CheckFailed
 from edgekit.models import flatbuffer
 from edgekit.models.operators import Operator, operators
+from edgekit.models.ranges import stored_ranges
 from edgekit.worker import Progress
 
 Array = NDArray[Any]
 REPORT = "layers.json"
 SAMPLES = 16
+LIMIT_S = 600.0
 PERCENT = 99.99
 _LEAST = 1e-6  # of a tensor's energy: below it there is nothing to be wrong about
 
@@ -39,8 +41,39 @@ class Request:
     folder: str
 
 
+@dataclass(frozen=True)
+class LayerError:
+    """`error` is the RMS difference of an operator's output divided by the RMS of the float output, over all samples.
+
+    `own` is what of that the operator adds to its worst input: where repair begins.
+    """
+
+    tensor: str
+    operator: str
+    error: float
+    own: float
+
+
+@dataclass(frozen=True)
+class LayerReport:
+    """Of each tensor: errors in the INT8 model's order; where PERCENT of the float values are (`ranges`), and what INT8
+    can store (`chosen`), both as (low, high).
+    """
+
+    errors: tuple[LayerError, ...] = ()
+    ranges: dict[str, tuple[float, float]] = field(default_factory=dict)
+    chosen: dict[str, tuple[float, float]] = field(default_factory=dict)
+
+
+def measure(request: Request, *, log: Path | None = None, progress: Progress | None = None) -> LayerReport:
+    """Compare two models layer by layer, in a process of its own. Raises CheckFailed when one of them does not run."""
+    what = "comparing layers with float"
+    worker.run("layers", schema.plain(request), what=what, log=log, progress=progress, time_limit_s=LIMIT_S)
+    return schema.load_json(LayerReport, (Path(request.folder) / REPORT).read_text("ascii"), REPORT)
+
+
 def work(request: dict[str, Any], progress: Progress) -> dict[str, Any]:
-    """Write REPORT: `errors`, a list of LayerError, and `ranges`, tensor names to [low, high]."""
+    """Write REPORT, a LayerReport."""
     asked = schema.read(Request, request, "request")
     float_model = Path(asked.float).read_bytes()
     found = flatbuffer.parse(float_model)
@@ -56,26 +89,12 @@ def work(request: dict[str, Any], progress: Progress) -> dict[str, Any]:
         wrong = errors(float_model, int8, operators(int8), samples) if int8 else ()
     except (RuntimeError, ValueError) as error:  # the interpreter's own words
         raise CheckFailed(f"its layers cannot be compared with float: {error}") from error
-    report = {
-        "errors": [asdict(layer) for layer in wrong],
-        "ranges": {name: [one.low, one.high] for name, one in seen.items()},
-    }
-    (Path(asked.folder) / REPORT).write_text(json.dumps(report), "ascii")
+    report = LayerReport(
+        wrong, {name: (one.low, one.high) for name, one in seen.items()}, stored_ranges(int8) if int8 else {}
+    )
+    (Path(asked.folder) / REPORT).write_text(schema.dump_json(report), "ascii")
     progress("layers", 2, 2)
     return {}
-
-
-@dataclass(frozen=True)
-class LayerError:
-    """`error` is the RMS difference of an operator's output divided by the RMS of the float output, over all samples.
-
-    `own` is what of that the operator adds to its worst input: where repair begins.
-    """
-
-    tensor: str
-    operator: str
-    error: float
-    own: float
 
 
 @dataclass(frozen=True)

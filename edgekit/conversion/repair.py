@@ -156,10 +156,7 @@ class _Climb:
             seed=self.request.seed,
             folder=str(self.folder),
         )
-        what = "comparing layers with float"
-        worker.run(
-            "layers", schema.plain(wanted), what=what, log=self.log, progress=self.progress, time_limit_s=LIMIT_S
-        )
+        layers.measure(wanted, log=self.log, progress=self.progress)
 
     def _judged(self, name: str, path: Path) -> tuple[Candidate, prove.Proof | None]:
         size = path.stat().st_size

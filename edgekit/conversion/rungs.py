@@ -1,6 +1,5 @@
 """The worker's side of a repair: builds one candidate of the ladder from what the conversion has left in its folder."""
 
-import json
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -9,7 +8,7 @@ from edgekit_runtime import schema
 from edgekit_runtime.manifest import TensorSpec
 
 from edgekit.conversion import integer, lowering, quantize
-from edgekit.conversion.layers import REPORT
+from edgekit.conversion.layers import REPORT, LayerReport
 from edgekit.datasets.dataset import open_dataset
 from edgekit.errors import UserError
 from edgekit.models import flatbuffer, ranges
@@ -58,15 +57,17 @@ def build(request: Request, progress: Progress) -> tuple[str, ...]:
 
 def _int8(request: Request, folder: Path) -> bytes:
     calibrated = (folder / quantize.CALIBRATED).read_bytes()
-    report = json.loads((folder / REPORT).read_text("ascii")) if (folder / REPORT).is_file() else {}
+    report = LayerReport()
+    if (folder / REPORT).is_file():
+        report = schema.load_json(LayerReport, (folder / REPORT).read_text("ascii"), REPORT)
     if request.clip:
-        calibrated = ranges.clipped(calibrated, {name: tuple(ends) for name, ends in report["ranges"].items()})
+        calibrated = ranges.clipped(calibrated, report.ranges)
     nodes: set[str] = set()
     if request.rung == "float-outputs":
         nodes = forming_outputs((folder / quantize.FLOAT).read_bytes())
     elif request.rung in _SHARES:
-        worst = sorted(report["errors"], key=lambda layer: -layer["own"])
-        nodes = {layer["tensor"] for layer in worst[: max(1, int(len(worst) * _SHARES[request.rung]))]}
+        worst = sorted(report.errors, key=lambda layer: -layer.own)
+        nodes = {layer.tensor for layer in worst[: max(1, int(len(worst) * _SHARES[request.rung]))]}
         if not worst:
             raise UserError("no INT8 candidate ran, so that its layers could be compared with float")
     return integer.quantize(

@@ -1,4 +1,4 @@
-"""The least and largest values that calibration has written into a `.tflite`."""
+"""The ranges of a `.tflite`'s tensors: what calibration has written, and what 8 bits can store."""
 
 import struct
 from collections.abc import Mapping
@@ -20,3 +20,21 @@ def clipped(calibrated: bytes, ranges: Mapping[str, tuple[float, float]]) -> byt
             table = range_._tab  # the generated reader offers no other way to the position
             struct.pack_into("<f", changed, table.Vector(table.Offset(field)), value)
     return bytes(changed)
+
+
+def stored_ranges(content: bytes) -> dict[str, tuple[float, float]]:
+    """Between which real values each tensor of 8 or 16 bits with one scale can store, by its name."""
+    from ai_edge_litert import schema_py_generated as schema_fb
+
+    limits = {schema_fb.TensorType.INT8: (-128, 127), schema_fb.TensorType.UINT8: (0, 255)}
+    limits[schema_fb.TensorType.INT16] = (-32768, 32767)
+    graph = schema_fb.Model.GetRootAsModel(content, 0).Subgraphs(0)
+    found = {}
+    for index in range(graph.TensorsLength()):
+        tensor = graph.Tensors(index)
+        range_ = tensor.Quantization()
+        if range_ is not None and range_.ScaleLength() == 1 and tensor.Type() in limits:
+            scale, zero = float(range_.Scale(0)), int(range_.ZeroPoint(0))
+            low, high = limits[tensor.Type()]
+            found[(tensor.Name() or b"").decode()] = ((low - zero) * scale, (high - zero) * scale)
+    return found

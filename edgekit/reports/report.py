@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterable, Sequence
 from html import escape
 from typing import Any
 
@@ -11,17 +10,7 @@ from edgekit_runtime.benchreport import BenchReport
 
 from edgekit.board import FirstBoot
 from edgekit.deployment import Deployment
-
-_STYLE = """
-body{font:15px/1.5 system-ui,sans-serif;margin:2rem auto;max-width:60rem;padding:0 1rem;color:#1b1f24}
-h1{font-size:1.5rem;margin-bottom:.2rem}h2{font-size:1.1rem;margin-top:2rem}
-table{border-collapse:collapse}td,th{padding:.25rem 1.2rem .25rem 0;text-align:left;border-bottom:1px solid #d9dee3}
-td.n,th.n{text-align:right;font-variant-numeric:tabular-nums}.warn{color:#9a4b00}.bad{color:#b01e1e;font-weight:600}
-.bar{display:flex;height:1.2rem;margin:.5rem 0}.bar div{min-width:2px}.key{display:inline-block;margin-right:1.2rem}
-.dot{display:inline-block;width:.8em;height:.8em;margin-right:.4em}img{max-width:100%;border:1px solid #d9dee3}
-code{background:#f2f4f6;padding:.1rem .3rem}small{color:#59636e}
-"""
-_COLORS = ("#3b7dd8", "#2d9d78", "#d9822b", "#8957c9")
+from edgekit.reports.page import COLORS, document, table
 
 
 def render(deployment: Deployment, *, sheet: bytes | None = None) -> str:
@@ -44,19 +33,7 @@ def render(deployment: Deployment, *, sheet: bytes | None = None) -> str:
     if bench and not bench.environment.emulated:
         parts += ["<h2>Latency on the board</h2>", _latency(bench, deployment.float_bench)]
     parts += ["<h2>Circumstances</h2>", _environment(deployment)]
-    body = "\n".join(parts)
-    return (
-        f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{escape(title)}</title>'
-        f"<style>{_STYLE}</style></head>\n<body>\n{body}\n</body></html>\n"
-    )
-
-
-def _table(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
-    def row(cells: Sequence[Any], tag: str) -> str:
-        first, *rest = ("-" if cell is None else escape(str(cell)) for cell in cells)
-        return f"<tr><{tag}>{first}</{tag}>" + "".join(f'<{tag} class="n">{cell}</{tag}>' for cell in rest) + "</tr>"
-
-    return "<table>" + row(header, "th") + "".join(row(cells, "td") for cells in rows) + "</table>"
+    return document(title, parts)
 
 
 def _validity(bench: BenchReport) -> list[str]:
@@ -95,7 +72,7 @@ def _comparison(deployment: Deployment) -> str:
         ("median on the host, ms (not the board)", f"{host.float_ms:.3f}", f"{host.int8_ms:.3f}",
          f"{host.float_ms / host.int8_ms:.2f}x")
     )  # fmt: skip
-    return _table(("", "FP32", "INT8", ""), rows)
+    return table(("", "FP32", "INT8", ""), rows)
 
 
 def _stages(bench: BenchReport) -> list[str]:
@@ -112,11 +89,11 @@ def _stages(bench: BenchReport) -> list[str]:
     total = sum(value for _, value in named) or 1.0
     bars = "".join(
         f'<div style="width:{100 * value / total:.2f}%;background:{color}"></div>'
-        for (_, value), color in zip(named, _COLORS, strict=False)
+        for (_, value), color in zip(named, COLORS, strict=False)
     )
     keys = "".join(
         f'<span class="key"><span class="dot" style="background:{color}"></span>{name} {value:.3f} ms</span>'
-        for (name, value), color in zip(named, _COLORS, strict=False)
+        for (name, value), color in zip(named, COLORS, strict=False)
     )
     return [f'<div class="bar">{bars}</div>', f"<p>{keys}</p>"]
 
@@ -138,7 +115,7 @@ def _latency(bench: BenchReport, float_bench: BenchReport | None) -> str:
         ("samples a second", *(f"{report.throughput_per_s:.0f}" for _, report in reports)),
         ("peak memory, MiB", *(report.memory.peak_mem_mb for _, report in reports)),
     ]
-    return _table(("", *(name for name, _ in reports)), rows)
+    return table(("", *(name for name, _ in reports)), rows)
 
 
 def _environment(deployment: Deployment) -> str:
@@ -152,4 +129,4 @@ def _environment(deployment: Deployment) -> str:
     rows.append(("was there already", f"{push.reused_bytes} bytes in {push.reused_files} files"))
     versions = deployment.conversion.provenance.versions
     rows.append(("made with", ", ".join(f"{name} {version}" for name, version in versions.items())))
-    return _table(("", ""), rows)
+    return table(("", ""), rows)

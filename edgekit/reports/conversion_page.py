@@ -1,0 +1,142 @@
+"""One self-contained HTML page about a conversion: what INT8 costs, where, and what else was tried."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from html import escape
+
+from edgekit.conversion.candidate import Candidate
+from edgekit.conversion.layers import LayerError, LayerReport
+from edgekit.conversion.record import Conversion
+from edgekit.reports.page import COLORS, document, table
+from edgekit.validation.validate import Validation
+
+_WIDTH, _ROW = 640, 18
+_SHOWN = 24  # layers; of hundreds only the worst tell anything
+
+
+def render(made: Conversion, result: Validation, layers: LayerReport) -> str:
+    """The page of a conversion that was validated, with the error of each of its layers."""
+    provenance = made.provenance
+    parts = [
+        f"<h1>{escape(made.name)}: {escape(provenance.source_format)} to {escape(made.kind)}</h1>",
+        f"<small>profile {escape(made.profile)} &middot; source {provenance.source_sha256[:12]} &middot; model "
+        f"{made.model_sha256[:12]} &middot; {provenance.calibration.samples} calibration samples, seed "
+        f"{provenance.calibration.seed}</small>",
+        *(f'<p class="warn">{escape(str(finding))}</p>' for finding in made.findings),
+        *(f"<p>{escape(note)}</p>" for note in made.notes),
+        f"<h2>FP32 against {escape(made.kind)}, {result.samples} samples</h2>",
+        _costs(result),
+    ]
+    if len(made.candidates) > 1:
+        parts += ["<h2>What was tried</h2>", _candidates(made.candidates, made.kind), _frontier(made.candidates, made)]
+    if layers.errors:
+        worst = sorted(layers.errors, key=lambda layer: -layer.own)[:_SHOWN]
+        shown = [layer for layer in layers.errors if layer in worst]
+        parts += [
+            f"<h2>Error by layer: the {len(shown)} that add the most, in the model's order</h2>",
+            _errors(shown),
+            "<small>RMS difference from float, divided by float's RMS; dark: what the layer itself adds</small>",
+            "<h2>Values against the ranges that were chosen</h2>",
+            _ranges([layer.tensor for layer in shown], layers),
+            "<small>light: the range of the stored values; dark: where 99.99 % of the values are. Light without dark "
+            "is steps that are wasted</small>",
+        ]
+    return document(f"{made.name}: {made.kind}", parts)
+
+
+def _costs(result: Validation) -> str:
+    rows = [
+        ("size, kB", f"{result.float_size / 1e3:.1f}", f"{result.int8_size / 1e3:.1f}"),
+        ("median on this computer, ms", f"{result.latency.float_ms:.3f}", f"{result.latency.int8_ms:.3f}"),
+    ]
+    if result.accuracy:
+        scores = result.accuracy
+        rows.append((f"top-1, {scores.samples} samples", f"{scores.float_top1:.1%}", f"{scores.int8_top1:.1%}"))
+    if result.top1_agreement is not None:
+        rows.append(("same best class", "", f"{result.top1_agreement:.1%}"))
+    for output in result.outputs:
+        sqnr = "exact" if output.sqnr_db is None else f"{output.sqnr_db:.1f} dB"
+        rows.append((f"output {output.output}", f"cosine {output.cosine:.4f}", sqnr))
+    return table(("", "FP32", "converted"), rows)
+
+
+def _candidates(candidates: Sequence[Candidate], taken: str) -> str:
+    rows = [
+        (
+            f"{one.name} (taken)" if one.name == taken else one.name,
+            None if one.size is None else f"{one.size / 1e3:.1f} kB",
+            None if one.drop is None else f"{one.drop:.2%}",
+            None if one.latency_ratio is None else f"{one.latency_ratio:.2f}x",
+            one.failure or one.what,
+        )
+        for one in candidates
+    ]
+    metric = next((one.metric for one in reversed(candidates) if one.metric), "")
+    return table(("", "size", f"loses of {metric}", "time / float here", ""), rows)
+
+
+def _frontier(candidates: Sequence[Candidate], made: Conversion) -> str:
+    """Size to the right, loss upwards (logarithmic): the lower left is what everybody wants."""
+    points = [(one, one.size, max(one.drop, 1e-5)) for one in candidates if one.drop is not None and one.size]
+    if len(points) < 2:
+        return ""
+    height, left, largest = 260, 70, max(made.float_size, *(size for _, size, _ in points))
+    steps = [10.0**power for power in range(-5, 1)]
+    lines = []
+    for step in steps:
+        y = _height(step, height)
+        lines.append(f'<line x1="{left}" x2="{_WIDTH}" y1="{y:.1f}" y2="{y:.1f}" stroke="#d9dee3"/>')
+        lines.append(f'<text x="0" y="{y + 4:.1f}">{step:.3%}</text>')
+    for one, size, drop in points:
+        x, y = left + (_WIDTH - left - 110) * size / largest, _height(drop, height)
+        color = COLORS[2] if one.name == made.kind else COLORS[0]
+        lines.append(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="5" fill="{color}"/>')
+        lines.append(f'<text x="{x + 8:.1f}" y="{y + 4:.1f}">{escape(one.name)}</text>')
+    return _svg(height + 20, lines)
+
+
+def _height(share: float, height: int) -> float:
+    return 10 + (height - 20) * -math.log10(min(max(share, 1e-5), 1.0)) / 5
+
+
+def _errors(layers: Sequence[LayerError]) -> str:
+    most = max(1e-9, *(layer.error for layer in layers))
+    lines = []
+    for number, layer in enumerate(layers):
+        y, width = number * _ROW, (_WIDTH - 320) / most
+        lines.append(f'<text x="0" y="{y + 13}">{escape(_short(layer.operator, layer.tensor))}</text>')
+        lines.append(_bar(320, y, layer.error * width, "#bcd3f2"))
+        lines.append(_bar(320, y, layer.own * width, COLORS[0]))
+        lines.append(
+            f'<text x="{min(324 + layer.error * width, _WIDTH - 40):.1f}" y="{y + 13}">{layer.error:.3f}</text>'
+        )
+    return _svg(len(layers) * _ROW, lines)
+
+
+def _ranges(tensors: Sequence[str], report: LayerReport) -> str:
+    """Each row has a scale of its own: the wider of the two ranges fills it."""
+    lines = []
+    known = [name for name in tensors if name in report.ranges and name in report.chosen]
+    for number, name in enumerate(known):
+        y, (low, high), (first, last) = number * _ROW, report.chosen[name], report.ranges[name]
+        least, span = min(low, first), max(high, last) - min(low, first) or 1.0
+        width = (_WIDTH - 320) / span
+        lines.append(f'<text x="0" y="{y + 13}">{escape(_short("", name))}</text>')
+        lines.append(_bar(320 + (low - least) * width, y, (high - low) * width, "#bfe3d6"))
+        lines.append(_bar(320 + (first - least) * width, y, (last - first) * width, COLORS[1]))
+    return _svg(len(known) * _ROW, lines)
+
+
+def _short(operator: str, tensor: str) -> str:
+    name = tensor.split(";", maxsplit=1)[0]
+    return f"{operator} {'...' + name[-30:] if len(name) > 33 else name}".strip()
+
+
+def _bar(x: float, y: float, width: float, color: str) -> str:
+    return f'<rect x="{x:.1f}" y="{y + 3}" width="{max(width, 1):.1f}" height="{_ROW - 6}" fill="{color}"/>'
+
+
+def _svg(height: int, lines: Sequence[str]) -> str:
+    return f'<svg viewBox="0 0 {_WIDTH} {height}" width="{_WIDTH}" height="{height}">{"".join(lines)}</svg>'
