@@ -76,9 +76,11 @@ def _freeze(path: Path, found: savedmodel.Graph) -> FrozenGraph:
 
 def _frozen(path: Path, frozen: FrozenGraph, folder: Path, *, whole: bool) -> Opened:
     found = None if whole or not detector.is_detector(frozen) else detector.find(path, frozen)
-    graph.save(path, frozen if found is None else found.part, folder / "frozen")
+    part = frozen if found is None else found.part
+    graph.save(path, part, folder / "frozen")
     opened = _saved_model(path, folder / "frozen", folder, savedmodel.read(folder / "frozen"))
-    return replace(opened, notes=frozen.notes, detector=found)
+    left = f"of the graph's {part.nodes_before} nodes {len(graph.all_nodes(part.graph))} lead from input to output"
+    return replace(opened, notes=(*frozen.notes, left), detector=found)
 
 
 def _tflite(path: Path) -> Opened:

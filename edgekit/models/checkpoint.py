@@ -123,7 +123,7 @@ def freeze(path: Path, found: TrainingGraph) -> FrozenGraph:
         ) from error
     inputs, outputs = graph.short_names(found.inputs), graph.short_names(found.outputs)
     part = graph.pruned(path, constant, inputs.values(), outputs.values(), found.flags)
-    return FrozenGraph(part, inputs, outputs, found.notes())
+    return FrozenGraph(part, inputs, outputs, found.notes(), len(graph.all_nodes(found.meta.graph_def)))
 
 
 def _trained(meta: Any) -> set[str]:

@@ -105,7 +105,9 @@ def find(path: Path, frozen: FrozenGraph) -> Detector:
         max_detections=int(original.run(blank.feed)[0].shape[1]),
     )
     part = graph.pruned(path, frozen.graph, [picture.scaled], [boxes, scores], {})
-    cut = FrozenGraph(part, {picture.name: picture.scaled}, {BOXES: boxes, SCORES: scores}, frozen.notes)
+    cut = FrozenGraph(
+        part, {picture.name: picture.scaled}, {BOXES: boxes, SCORES: scores}, frozen.notes, frozen.nodes_before
+    )
     return Detector(picture.cut(path, cut), picture, detection, anchors, original)
 
 

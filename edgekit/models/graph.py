@@ -63,12 +63,16 @@ CODE_OPERATORS = frozenset(
 
 @dataclass(frozen=True)
 class FrozenGraph:
-    """A GraphDef without variables. `inputs` and `outputs` are names as users know them, to tensors ("node:0")."""
+    """A GraphDef without variables. `inputs` and `outputs` are names as users know them, to tensors ("node:0").
+
+    `nodes_before` is how many nodes the graph had that it was cut from.
+    """
 
     graph: Any
     inputs: dict[str, str]
     outputs: dict[str, str]
     notes: tuple[str, ...] = ()
+    nodes_before: int = 0
 
 
 def read(path: Path) -> FrozenGraph:
@@ -97,7 +101,7 @@ def read(path: Path) -> FrozenGraph:
     if not feeds or not set(ends) - set(feeds):
         raise UserError(f"{path}: has {len(feeds)} inputs (placeholders) and {len(ends)} outputs")
     outputs = [name for name in ends if name not in feeds]
-    return FrozenGraph(graph, short_names(feeds), short_names(outputs))
+    return FrozenGraph(graph, short_names(feeds), short_names(outputs), nodes_before=len(graph.node))
 
 
 def specs(path: Path, graph: Any, tensors: Mapping[str, str]) -> tuple[TensorSpec, ...]:

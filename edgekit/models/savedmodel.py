@@ -135,4 +135,5 @@ def freeze(path: Path, loaded: Any, name: str) -> FrozenGraph:
     outputs = {
         key: tensor.name for key, tensor in zip(sorted(signature.structured_outputs), constant.outputs, strict=True)
     }
-    return FrozenGraph(constant.graph.as_graph_def(), inputs, outputs)
+    frozen = constant.graph.as_graph_def()
+    return FrozenGraph(frozen, inputs, outputs, nodes_before=len(frozen.node))

@@ -27,4 +27,4 @@ def freeze(path: Path, found: Graph) -> FrozenGraph:
             f"{path}: TensorFlow {tf.__version__} cannot load it: {reason[0][:300] if reason else error!r}",
             hint="export it again with a current TensorFlow",
         ) from error
-    return FrozenGraph(part, inputs, outputs)
+    return FrozenGraph(part, inputs, outputs, nodes_before=found.nodes)

@@ -23,6 +23,7 @@ from edgekit_runtime.preprocess import folded
 from edgekit.conversion import convert
 from edgekit.conversion import record as conversion
 from edgekit.conversion.record import Conversion, Files
+from edgekit.datasets.dataset import open_dataset
 from edgekit.datasets.declaration import Declaration, declare
 from edgekit.errors import CheckFailed, UserError
 from edgekit.models import flatbuffer
@@ -147,6 +148,21 @@ class TestResult:
         codes = [code.builtinCode for code in model.operatorCodes]
         (found,) = [operator for operator in graph.operators if codes[operator.opcodeIndex] == dense]
         assert len(graph.tensors[found.inputs[1]].quantization.scale) == scales
+
+    def test_one_unreadable_picture_is_skipped_wherever_it_comes(
+        self, attempt: Callable[..., Conversion], models: Path, pictures: Path, tmp_path: Path
+    ) -> None:
+        """Also among the few that prove the model."""
+        folder = tmp_path / "pictures"
+        shutil.copytree(pictures, folder)
+        data = open_dataset(folder)
+        first = data.names[data.order(0)[0]]
+        (folder / first).write_bytes(b"no picture")
+        record = attempt(models / "colours.keras", folder, declare(range="-1..1"), samples=40)
+        assert (record.provenance.calibration.samples, record.provenance.calibration.skipped) == (40, 1)
+        assert any(note.startswith(f"skipped {first}") for note in record.notes)
+        assert record.golden is not None
+        assert record.golden.count == 8
 
 
 class TestGolden:

@@ -131,7 +131,7 @@ def test_the_record_says_what_the_graph_did(hands: Callable[[str], Converted]) -
     assert record.task == "detection"
     assert record.preprocess == Preprocess(320, 320, mean=(127.5,) * 3, std=(127.5,) * 3)
     assert record.labels == NAMES
-    (note,) = [note for note in record.notes if note.startswith("of ")]
+    (note,) = [note for note in record.notes if "boxes of the original" in note]
     assert "boxes of the original (score 0.3 or more, 32 pictures) INT8 finds" in note
     assert [spec.shape for spec in record.inputs] == [(-1, 320, 320, 3)]
     assert {spec.name for spec in record.outputs} == {"box_encodings", "class_predictions"}
@@ -157,7 +157,8 @@ def test_loops_before_the_network_are_cut_off_and_declared(
         model = exports.looped_saved_model(frozen, tmp_path / "export")
     else:
         model = exports.looped(frozen, tmp_path / "looped.pb", encoded=kind == "encoded")
-    found = opened(model, tmp_path).detector
+    whole = opened(model, tmp_path)
+    found = whole.detector
     assert found is not None
     assert cut.detector is not None
     assert {node.op for node in found.part.graph.node} == {node.op for node in cut.detector.part.graph.node}
@@ -165,6 +166,9 @@ def test_loops_before_the_network_are_cut_off_and_declared(
     np.testing.assert_allclose(found.anchors, cut.detector.anchors, atol=1e-6)
     assert (found.picture.width, found.picture.height, found.picture.color) == (320, 320, "RGB")
     assert found.picture.mean == found.picture.std == (127.5, 127.5, 127.5)
+    (note,) = [note for note in whole.notes if note.startswith("of the graph's")]
+    before, after = (int(word) for word in note.split() if word.isdigit())
+    assert 0 < after < before - 400
     one, other = (detector.original.answer(unseen[0]) for detector in (found, cut.detector))
     np.testing.assert_allclose(one.boxes[0], other.boxes[0], atol=1e-4)
 
