@@ -194,7 +194,8 @@ Calibrate = Annotated[
         "--calibrate",
         "-c",
         metavar="DATA",
-        help="Real inputs that set the ranges: a folder of pictures, .csv, .npy or .npz.",
+        help="Real inputs that set the ranges: a folder of pictures, .csv, .npy, .npz, TFRecord files, "
+        "or FILE.py:FUNCTION.",
         rich_help_panel=CALIBRATION,
     ),
 ]

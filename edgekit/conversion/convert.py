@@ -124,7 +124,7 @@ def _checked(
     require_convertible(source)
     if source.form == "keras" and not trust_code:
         keras_model.refuse_code(source.path, keras_archive.code_in(keras_archive.read_config(source.path)))
-    open_dataset(data, declaration.labels)
+    open_dataset(data, declaration.labels, run=False)
     return source
 
 

@@ -153,7 +153,7 @@ def _scale(request: Request, declared: Preprocess, data: RepresentativeDataset, 
         tried["ImageNet's mean and std"] = replace(declared, mean=_IMAGENET[0], std=_IMAGENET[1])
         other = "RGB" if declared.color == "BGR" else "BGR"
         tried[f"color {other}"] = replace(declared, color=other, mean=declared.mean[::-1], std=declared.std[::-1])
-    labelled = data.labels is not None
+    labelled = data.labelled
     scores = {}
     for name, preprocess in tried.items():
         stream = data.stream(engine.inputs, preprocess, count=SAMPLES, seed=request.seed, skip_limit=1)

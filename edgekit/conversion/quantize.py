@@ -16,7 +16,6 @@ from edgekit_runtime.preprocess import to_real
 from edgekit.conversion import boxes, integer
 from edgekit.conversion.lowering import failures, open_source
 from edgekit.datasets import declaration as declarations
-from edgekit.datasets.arrays import Arrays
 from edgekit.datasets.dataset import RepresentativeDataset, Stream, open_dataset
 from edgekit.datasets.declaration import Declaration
 from edgekit.errors import CheckFailed, UserError
@@ -156,13 +155,13 @@ def _fixed(
 ) -> tuple[TensorSpec, ...]:
     """The inputs with every size known but the batch: from the preprocessing, else from the data."""
     fixed = []
-    columns = data.source.columns(inputs, pixels=data.pixels) if isinstance(data.source, Arrays) else ()
+    shapes = () if data.pixels else data.source.shapes(inputs)
     for number, spec in enumerate(inputs):
         known = batch.sample_shape(spec)
         if preprocess is not None:
             known = (preprocess.height, preprocess.width, preprocess.channels)[: len(known)]
-        elif columns:
-            known = tuple(columns[number].shape[1:])
+        elif shapes:
+            known = shapes[number]
         fixed.append(replace(spec, shape=(*spec.shape[:1], *known) if batch.has_batch(spec) else known))
     return tuple(fixed)
 

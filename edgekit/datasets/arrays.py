@@ -8,13 +8,11 @@ from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
-from edgekit_runtime import batch
 from edgekit_runtime.manifest import TensorSpec
-from numpy.typing import NDArray
 
+from edgekit.datasets.source import Array, Raw, Read, by_name, check
 from edgekit.errors import UserError
 
-Array = NDArray[Any]
 MAX_NPZ_BYTES = 4 * 1024**3
 LABELS_KEY = "y"
 
@@ -31,25 +29,32 @@ class Arrays:
     pixels: bool
     labels: tuple[int, ...] | None
     held: dict[str, Array] = field(repr=False)
+    in_order: bool = False
 
     def columns(self, inputs: Sequence[TensorSpec], *, pixels: bool) -> tuple[Array, ...]:
         """One array for each model input. Raises UserError that names what is expected and what was got."""
-        if len(inputs) == 1 and len(self.held) == 1:
-            columns = tuple(self.held.values())
-        else:
-            missing = [spec.name for spec in inputs if spec.name not in self.held]
-            if missing or len(self.held) != len(inputs):
-                raise UserError(
-                    f"{self.path}: expected the arrays {', '.join(spec.name for spec in inputs)}, "
-                    f"got {', '.join(self.held)}",
-                    hint="save one array for each model input, under its name, in one .npz",
-                    where=str(self.path),
-                )
-            columns = tuple(self.held[spec.name] for spec in inputs)
+        columns = by_name(self.path, self.held, inputs)
         if not pixels:
             for column, spec in zip(columns, inputs, strict=True):
-                _check(self.path, column, spec)
+                check(self.path, column.shape[1:], column.dtype, spec)
         return columns
+
+    def open(self, inputs: Sequence[TensorSpec]) -> Read:
+        """What reads the sample of an index. Raises UserError where inputs and arrays do not fit."""
+        columns = self.columns(inputs, pixels=self.pixels)
+
+        def read(index: int) -> Raw:
+            label = None if self.labels is None else self.labels[index]
+            rows = tuple(np.array(column[index]) for column in columns)
+            return Raw(picture=rows[0], label=label) if self.pixels else Raw(rows=rows, label=label)
+
+        return read
+
+    def shapes(self, inputs: Sequence[TensorSpec]) -> tuple[tuple[int, ...], ...]:
+        """The samples' shape for each input; empty for pictures. Raises UserError."""
+        if self.pixels:
+            return ()
+        return tuple(column.shape[1:] for column in self.columns(inputs, pixels=False))
 
 
 def read(path: Path) -> Arrays:
@@ -113,24 +118,3 @@ def _labels(path: Path, given: Array | None, count: int) -> tuple[int, ...] | No
             where=str(path),
         )
     return tuple(int(value) for value in flat)
-
-
-def _check(path: Path, column: Array, spec: TensorSpec) -> None:
-    expected, got = batch.sample_shape(spec), column.shape[1:]
-    fits = len(expected) == len(got) and all(want in (-1, size) for want, size in zip(expected, got, strict=True))
-    if not fits:
-        raise UserError(
-            f"{path}: input '{spec.name}' expects samples of shape {list(expected)}, got {list(got)}",
-            where=str(path),
-            expected=list(expected),
-            got=list(got),
-        )
-    kind = np.dtype(spec.dtype).kind
-    if (kind == "f") != (column.dtype.kind == "f"):
-        raise UserError(
-            f"{path}: input '{spec.name}' expects {spec.dtype}, got {column.dtype}",
-            hint="pixels are uint8 [N, height, width, channels]; everything else is the model's real input as float32",
-            where=str(path),
-            expected=spec.dtype,
-            got=str(column.dtype),
-        )

@@ -1,24 +1,24 @@
 """RepresentativeDataset: real inputs for calibration and validation, streamed, in a fixed order.
 
-Sources: a folder of pictures (also one folder a class, or with a `labels.csv`), a CSV of `file,label`, `.npy`, `.npz`.
+Sources: a folder of pictures (also one folder a class, or with a `labels.csv`), a CSV of `file,label`, `.npy`, `.npz`,
+TFRecord files (also TensorFlow Serving's warm-up requests), a Python function.
 """
 
 import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from edgekit_runtime import batch
 from edgekit_runtime.manifest import Calibration, Preprocess, TensorSpec
 from edgekit_runtime.preprocess import load_pixels, to_real
-from numpy.typing import NDArray
 
-from edgekit.datasets import arrays, pictures
+from edgekit.datasets import arrays, function, pictures, records
+from edgekit.datasets.source import Array, Exhausted, Source, Unreadable
 from edgekit.errors import EdgekitError, UserError
 
-Array = NDArray[Any]
+KINDS = "a folder of pictures, a .csv of file,label, .npy, .npz, TFRecord files, or FILE.py:FUNCTION"
 SKIP_LIMIT = 0.10  # share of the wanted samples
 NAMED = 10
 
@@ -45,7 +45,8 @@ class Skipped:
 class RepresentativeDataset:
     """Where the samples are. `pixels` says that they are pictures (uint8), so that they need a Preprocess.
 
-    `classes` are the names of the labels when the data name them (class folders); `labels` has one index a sample.
+    `classes` are the names of the labels when the data name them (class folders); `labels` has one index a sample where
+    they are known before the samples are read, and `labelled` says that each sample comes with its own.
     """
 
     path: Path
@@ -53,13 +54,19 @@ class RepresentativeDataset:
     pixels: bool
     classes: tuple[str, ...]
     labels: tuple[int, ...] | None
-    source: "pictures.Pictures | arrays.Arrays" = field(repr=False)
+    source: Source = field(repr=False)
+    labelled: bool = False
 
     def __len__(self) -> int:
         return len(self.names)
 
     def order(self, seed: int) -> list[int]:
-        """The samples' indices by the SHA-256 of seed and name: the same on every machine and version."""
+        """The samples' indices by the SHA-256 of seed and name: the same on every machine and version.
+
+        Those of a function come as it gives them.
+        """
+        if self.source.in_order:
+            return list(range(len(self)))
         keys = [hashlib.sha256(f"{seed} {name}".encode()).digest() for name in self.names]
         return sorted(range(len(keys)), key=keys.__getitem__)
 
@@ -76,26 +83,32 @@ class RepresentativeDataset:
         return Stream(self, tuple(inputs), preprocess, count=count or len(self), seed=seed, skip_limit=skip_limit)
 
 
-def open_dataset(path: Path, labels: Sequence[str] | None = None) -> RepresentativeDataset:
+def open_dataset(path: Path, labels: Sequence[str] | None = None, *, run: bool = True) -> RepresentativeDataset:
     """Look at a dataset without reading its samples.
 
-    `labels` are the model's label names, in order; class folders and label names are matched against them.
+    `labels` are the model's label names, in order; class folders and label names are matched against them. Without
+    `run` a Python function is looked for and not called, so that it is not known what it gives.
     Raises UserError when there is nothing to read, or when it is not what its name says.
     """
+    if function.named(path):
+        found = function.first(path) if run else function.look(path)
+        numbers = range(function.MAX_SAMPLES)
+        names = tuple(f"{path.name}[{number}]" for number in numbers)
+        return RepresentativeDataset(path, names, found.pixels, (), None, found, found.labelled)
     if not path.exists():
-        raise UserError(f"{path}: no such file or folder", hint="give a folder of pictures, .csv, .npy or .npz")
-    if path.is_dir() or path.suffix.lower() == ".csv":
-        listing = pictures.listing(path, labels)
-        return RepresentativeDataset(path, listing.names, True, listing.classes, listing.labels, listing)
+        raise UserError(f"{path}: no such file or folder", hint=f"give {KINDS}")
     if path.suffix.lower() in (".npy", ".npz"):
         held = arrays.read(path)
         names = tuple(f"{path.name}[{index}]" for index in range(held.count))
-        return RepresentativeDataset(path, names, held.pixels, (), held.labels, held)
-    raise UserError(
-        f"{path}: not a dataset that edgekit reads",
-        hint="give a folder of pictures, a .csv of file,label, .npy or .npz",
-        where=str(path),
-    )
+        return RepresentativeDataset(path, names, held.pixels, (), held.labels, held, held.labels is not None)
+    if path.suffix.lower() != ".csv" and not pictures.any_in(path) and (files := records.files(path)):
+        recorded = records.listing(path, files)
+        return RepresentativeDataset(path, recorded.names, recorded.pixels, (), None, recorded, recorded.labelled)
+    if path.is_dir() or path.suffix.lower() == ".csv":
+        listing = pictures.listing(path, labels)
+        labelled = listing.labels is not None
+        return RepresentativeDataset(path, listing.names, True, listing.classes, listing.labels, listing, labelled)
+    raise UserError(f"{path}: not a dataset that edgekit reads", hint=f"give {KINDS}", where=str(path))
 
 
 class Stream(Iterator[Sample]):
@@ -122,8 +135,7 @@ class Stream(Iterator[Sample]):
         self._order = iter(dataset.order(seed))
         if dataset.pixels and preprocess is None:
             raise UserError(f"{dataset.path}: the data are pixels, but no preprocessing is declared")
-        if isinstance(dataset.source, arrays.Arrays):
-            self._columns = dataset.source.columns(inputs, pixels=dataset.pixels)
+        self._source = dataset.source.open(inputs)
 
     def __next__(self) -> Sample:
         if len(self.used) >= self.wanted:
@@ -131,7 +143,10 @@ class Stream(Iterator[Sample]):
         for index in self._order:
             try:
                 sample = self._read(index)
-            except _UnreadableError as error:
+            except Exhausted:
+                self.wanted = len(self.used)
+                break
+            except Unreadable as error:
                 self.skipped.append(Skipped(self.dataset.names[index], str(error)))
                 self._check_limit()
                 continue
@@ -153,32 +168,21 @@ class Stream(Iterator[Sample]):
         return (*lines, f"skipped {more} more") if more else tuple(lines)
 
     def _read(self, index: int) -> Sample:
-        source = self.dataset.source
-        label = None if self.dataset.labels is None else self.dataset.labels[index]
-        name = self.dataset.names[index]
-        if isinstance(source, pictures.Pictures):
-            assert self.preprocess is not None  # mypy: checked in __init__
-            content = _content(source.root / name)
-            return Sample(name, hashlib.sha256(content).hexdigest(), (self._pixels(content),), label)
-        rows = [np.array(column[index]) for column in self._columns]
-        digest = hashlib.sha256()
-        for row in rows:
-            digest.update(f"{row.dtype.str} {row.shape} ".encode())
-            digest.update(row.tobytes())
-        if self.dataset.pixels:
-            return Sample(name, digest.hexdigest(), (self._pixels(rows[0]),), label)
-        real = tuple(_cast(row, spec) for row, spec in zip(rows, self.inputs, strict=True))
+        name, raw = self.dataset.names[index], self._source(index)
+        if raw.picture is not None:
+            return Sample(name, _sha256((raw.picture,)), (self._pixels(raw.picture),), raw.label)
+        real = tuple(_cast(row, spec) for row, spec in zip(raw.rows, self.inputs, strict=True))
         for row, spec in zip(real, self.inputs, strict=True):
             if row.dtype.kind == "f" and not np.isfinite(row).all():
                 raise UserError(f"{name}: input '{spec.name}' holds NaN or infinity")
-        return Sample(name, digest.hexdigest(), real, label)
+        return Sample(name, _sha256(raw.rows), real, raw.label)
 
-    def _pixels(self, source: "bytes | Array") -> Array:
+    def _pixels(self, picture: bytes | Array) -> Array:
         assert self.preprocess is not None  # mypy: checked in __init__
         try:
-            pixels = load_pixels(source, self.preprocess)
+            pixels = load_pixels(picture, self.preprocess)
         except EdgekitError as error:
-            raise _UnreadableError(error.message) from error
+            raise Unreadable(error.message) from error
         real = to_real(pixels, self.preprocess).astype(self.inputs[0].dtype)
         return real[..., 0] if len(batch.sample_shape(self.inputs[0])) == 2 else real
 
@@ -193,15 +197,16 @@ class Stream(Iterator[Sample]):
         )
 
 
-class _UnreadableError(Exception):
-    pass
-
-
-def _content(path: Path) -> bytes:
-    try:
-        return pictures.content(path)
-    except OSError as error:
-        raise _UnreadableError(error.strerror or str(error)) from error
+def _sha256(content: Sequence[bytes | Array]) -> str:
+    """Of a file's bytes, or of arrays with their dtypes and shapes."""
+    digest = hashlib.sha256()
+    for part in content:
+        if isinstance(part, np.ndarray):
+            digest.update(f"{part.dtype.str} {part.shape} ".encode())
+            digest.update(part.tobytes())
+        else:
+            digest.update(part)
+    return digest.hexdigest()
 
 
 def _cast(row: Array, spec: TensorSpec) -> Array:

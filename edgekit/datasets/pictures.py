@@ -6,6 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from edgekit_runtime.manifest import TensorSpec
+
+from edgekit.datasets.source import Raw, Read, Unreadable
 from edgekit.errors import UserError
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm"})
@@ -22,6 +25,23 @@ class Pictures:
     names: tuple[str, ...]
     classes: tuple[str, ...]
     labels: tuple[int, ...] | None
+    in_order: bool = False
+
+    def open(self, _inputs: Sequence[TensorSpec]) -> Read:
+        """What reads the picture of an index."""
+
+        def read(index: int) -> Raw:
+            try:
+                picture = content(self.root / self.names[index])
+            except OSError as error:
+                raise Unreadable(error.strerror or str(error)) from error
+            return Raw(picture=picture, label=None if self.labels is None else self.labels[index])
+
+        return read
+
+    def shapes(self, _inputs: Sequence[TensorSpec]) -> tuple[tuple[int, ...], ...]:
+        """Nothing: pictures are made to fit."""
+        return ()
 
 
 def listing(path: Path, labels: Sequence[str] | None) -> Pictures:
@@ -56,6 +76,13 @@ def listing(path: Path, labels: Sequence[str] | None) -> Pictures:
         )
     index = {name: number for number, name in enumerate(classes)}
     return Pictures(path, names, classes, tuple(index[name.split("/")[0]] for name in names))
+
+
+def any_in(path: Path) -> bool:
+    """Whether a folder holds a picture or a `labels.csv`."""
+    if not path.is_dir():
+        return False
+    return (path / LABELS_CSV).is_file() or any(file.suffix.lower() in SUFFIXES for file in path.rglob("*"))
 
 
 def content(path: Path) -> bytes:

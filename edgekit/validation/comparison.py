@@ -185,7 +185,7 @@ def _best(scores: Array) -> list[int]:
 
 
 def _accuracy(tally: _Tally, data: RepresentativeDataset) -> tuple[tuple[str, ...], Accuracy | None]:
-    if not tally.classes or data.labels is None:
+    if not tally.classes or not data.labelled:
         return (), None
     if data.classes and len(data.classes) != tally.classes:
         return (f"no accuracy: the data have {len(data.classes)} classes, the model {tally.classes}",), None
