@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from edgekit.bundles.bundle import Bundle as Bundle
     from edgekit.bundles.bundle import open_bundle as open_bundle
     from edgekit.bundles.packing import pack as pack
+    from edgekit.conversion.checkup import examine as examine_calibration
     from edgekit.conversion.convert import convert as convert
     from edgekit.conversion.record import Conversion as Conversion
     from edgekit.datasets.dataset import RepresentativeDataset as RepresentativeDataset
@@ -87,6 +88,7 @@ _PUBLIC = {
     "convert": ("conversion.convert", "convert"),
     "declare": ("datasets.declaration", "declare"),
     "deliver": ("deployment", "deliver"),
+    "examine_calibration": ("conversion.checkup", "examine"),
     "facts": ("board", "facts"),
     "fetch": ("runtimes.resolve", "fetch"),
     "find_profile": ("profiles.profile", "find"),

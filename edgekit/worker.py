@@ -28,6 +28,7 @@ JOBS = {
     "rung": "edgekit.conversion.rungs",
     "layers": "edgekit.conversion.layers",
     "doctor": "edgekit.conversion.doctor",
+    "checkup": "edgekit.conversion.checkup",
     "validate": "edgekit.validation.comparison",
     "digits": "edgekit.demo",
 }

@@ -10,6 +10,7 @@ from edgekit_runtime.manifest import ANCHORS, GOLDEN, LABELS, MANIFEST, MODEL, R
 
 from edgekit.bundles import bundle
 from edgekit.conversion import record as conversion
+from edgekit.conversion.calibration import CALIBRATION
 from edgekit.conversion.record import Conversion, Files
 from edgekit.errors import UserError
 from edgekit.profiles.profile import DeviceProfile
@@ -25,7 +26,8 @@ def pack(
     offline: bool = False,
     progress: Callable[[str, int, int], None] | None = None,
 ) -> bundle.Bundle:
-    """Write the bundle of a `.tflite` that `convert` made: model, manifest, golden samples, labels, anchors, runtime.
+    """Write the bundle of a `.tflite` that `convert` made: model, manifest, golden samples, labels, anchors,
+    calibration record, runtime.
 
     Raises UserError when the model was converted for another profile or the runtime cannot be had, CheckFailed when
     the model is not the one that its record describes, or not one that the profile's interpreter runs.
@@ -52,6 +54,8 @@ def pack(
         members[LABELS] = files.labels
     if record.detection is not None:
         members[ANCHORS] = files.anchors
+    if files.calibration.is_file():  # a conversion of an older edgekit has none
+        members[CALIBRATION] = files.calibration
     return bundle.build(
         name=release_name(record.name),
         profile=profile.name,

@@ -1,4 +1,4 @@
-"""Commands about a model on this computer: inspect, convert, validate, bundle."""
+"""Commands about a model on this computer: inspect, calibration, convert, validate, bundle."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import typer
 from edgekit_runtime import schema
 
 from edgekit.bundles import packing
-from edgekit.cli import files, inspect, options, show
+from edgekit.cli import calibration, files, inspect, options, show
 from edgekit.cli.help import Command
 from edgekit.conversion.candidate import Candidate
 from edgekit.conversion.convert import convert as convert_model
@@ -33,7 +33,7 @@ Converted = Annotated[Path, typer.Argument(metavar="MODEL.tflite", help="What 'e
 
 
 def add_to(root: typer.Typer) -> None:
-    for command in (inspect.inspect, convert, validate, bundle):
+    for command in (inspect.inspect, calibration.calibration, convert, validate, bundle):
         root.command(cls=Command, rich_help_panel="Models")(command)
 
 

@@ -15,6 +15,7 @@ from edgekit_runtime.manifest import ANCHORS, GOLDEN, LABELS, Provenance
 
 from edgekit import worker
 from edgekit.conversion import doctor, prove, quantize
+from edgekit.conversion.calibration import CALIBRATION, CalibrationRecord
 from edgekit.conversion.candidate import Candidate
 from edgekit.conversion.record import FLOAT, RECORD, Conversion, Files
 from edgekit.conversion.repair import Budget, repair
@@ -94,7 +95,7 @@ def convert(
         findings = doctor.diagnose(request, made, held_out, log=log, progress=progress)
         record = replace(record, kind=kind, candidates=candidates, findings=findings)
         try:
-            _publish(record, folder, output)
+            _publish(record, _calibration(record, made), folder, output)
         except OSError as error:
             raise UserError(f"{output}: cannot be written: {error.strerror}", output=str(output)) from error
     return record
@@ -177,7 +178,13 @@ def _staging(output: Path) -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _publish(record: Conversion, folder: Path, output: Path) -> None:
+def _calibration(record: Conversion, made: quantize.Quantized) -> CalibrationRecord:
+    calibration = made.calibration
+    names = tuple(finding.name for finding in record.findings)
+    return CalibrationRecord(made.used, calibration.seed, calibration.samples, calibration.skipped, names)
+
+
+def _publish(record: Conversion, calibration: CalibrationRecord, folder: Path, output: Path) -> None:
     """Put folder and model in their places by renames. Between the two, `Conversion.load` says what is wrong."""
     files, fresh = Files.of(output), folder / "fresh"
     fresh.mkdir()
@@ -188,6 +195,7 @@ def _publish(record: Conversion, folder: Path, output: Path) -> None:
         (folder / ANCHORS).rename(fresh / ANCHORS)
     if record.labels is not None:
         (fresh / LABELS).write_text("\n".join(record.labels) + "\n", encoding="utf-8")
+    (fresh / CALIBRATION).write_text(schema.dump_json(calibration), encoding="utf-8")
     (fresh / RECORD).write_text(schema.dump_json(record), encoding="utf-8")
     if files.folder.exists():
         files.folder.rename(folder / "old")

@@ -2,6 +2,9 @@
 
 from dataclasses import dataclass
 
+# What makes a model answer nonsense, or its figures untrue; the others cost some accuracy at most.
+SERIOUS = frozenset({"range", "color-order", "double-normalisation", "constant-input", "leakage"})
+
 
 @dataclass(frozen=True)
 class Finding:
@@ -13,3 +16,8 @@ class Finding:
 
     def __str__(self) -> str:
         return f"{self.seen}: {self.proposal}"
+
+    @property
+    def serious(self) -> bool:
+        """Whether it is better not to go on."""
+        return self.name in SERIOUS

@@ -14,7 +14,7 @@ from edgekit_runtime.manifest import ANCHORS, Calibration, Detection, Preprocess
 from edgekit_runtime.preprocess import to_real
 
 from edgekit.conversion import boxes, integer
-from edgekit.conversion.lowering import failures, open_source
+from edgekit.conversion.lowering import Opened, failures, open_source
 from edgekit.datasets import declaration as declarations
 from edgekit.datasets.dataset import RepresentativeDataset, Stream, open_dataset
 from edgekit.datasets.declaration import Declaration
@@ -54,7 +54,10 @@ class Request:
 
 @dataclass(frozen=True)
 class Quantized:
-    """What was decided and measured on the way. `failure` is why there is no INT8 model, if a repair was asked for."""
+    """What was decided and measured on the way. `failure` is why there is no INT8 model, if a repair was asked for.
+
+    `used` are the SHA-256 of the samples that calibrated, in their order.
+    """
 
     task: str
     preprocess: Preprocess | None
@@ -65,6 +68,18 @@ class Quantized:
     notes: tuple[str, ...]
     detection: Detection | None = None
     failure: str | None = None
+    used: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A source and its data, opened, and what they need of each other; `inputs` have every size but the batch."""
+
+    opened: Opened
+    declared: Declaration
+    data: RepresentativeDataset
+    preprocess: Preprocess | None
+    inputs: tuple[TensorSpec, ...]
 
 
 def work(request: dict[str, Any], progress: Progress) -> dict[str, Any]:
@@ -80,20 +95,12 @@ def quantize(request: Request, progress: Progress) -> Quantized:
     progress("load", 0, 1)
     folder = Path(request.folder)
     model = Path(request.model)
-    declared = request.declaration
-    whole = declared.task not in (None, "detection")
-    opened = open_source(model, request.form, folder, trust_code=request.trust_code, whole=whole)
-    if opened.detector is not None:
-        declared = boxes.declare(model, declared, opened.detector)
-    elif declared.task == "detection":
-        raise UserError(f"{model}: declared as a detector, but it does not select boxes", key="task")
-    data = open_dataset(Path(request.data), None if opened.detector else declared.labels)
-    preprocess = declarations.preprocess(declared, opened.inputs, pictures=data.pixels)
-    inputs = _fixed(opened.inputs, data, preprocess)
+    ready = prepare(model, request.form, request.declaration, Path(request.data), folder, trust_code=request.trust_code)
+    opened, declared, data, preprocess = ready.opened, ready.declared, ready.data, ready.preprocess
     progress("load", 1, 1)
 
     progress("float", 0, 1)
-    float_model, inputs = opened.lower(inputs)
+    float_model, inputs = opened.lower(ready.inputs)
     (folder / FLOAT).write_bytes(float_model)
     progress("float", 1, 1)
     stream = data.stream(inputs, preprocess, count=request.samples, seed=request.seed)
@@ -101,17 +108,18 @@ def quantize(request: Request, progress: Progress) -> Quantized:
     with failures(model):
         calibrated = integer.calibrate(float_model, calibration(stream, preprocess, progress, named=named))
     (folder / CALIBRATED).write_bytes(calibrated)
+    used = tuple(stream.used)
     notes, failure = _int8(request, calibrated, folder)
     progress("quantize", 1, 1)
     outputs = flatbuffer.read(folder / (FLOAT if failure else INT8)).outputs
-    labels = declared.labels or _class_names(data, outputs)
+    labels = declared.labels or class_names(data, outputs)
     detection = None
     if opened.detector is not None:
         detection = _detection(opened.detector, outputs, folder)
         reals = tuple(replace(spec, dtype="float32") for spec in inputs)
         boxes.write_original(opened.detector, data.stream(reals, preprocess, seed=request.seed), folder, progress)
     return Quantized(
-        task="detection" if detection else declared.task or _task(outputs, labels, preprocess),
+        task="detection" if detection else declared.task or task_of(outputs, labels, preprocess),
         preprocess=preprocess,
         labels=labels,
         input_names=tuple(spec.name for spec in inputs),
@@ -122,7 +130,21 @@ def quantize(request: Request, progress: Progress) -> Quantized:
         + stream.notes(),
         detection=detection,
         failure=failure,
+        used=used,
     )
+
+
+def prepare(model: Path, form: str, declared: Declaration, data: Path, folder: Path, *, trust_code: bool) -> Prepared:
+    """Open model and data and bring them together; `folder` is for files in between. Raises UserError, CheckFailed."""
+    whole = declared.task not in (None, "detection")
+    opened = open_source(model, form, folder, trust_code=trust_code, whole=whole)
+    if opened.detector is not None:
+        declared = boxes.declare(model, declared, opened.detector)
+    elif declared.task == "detection":
+        raise UserError(f"{model}: declared as a detector, but it does not select boxes", key="task")
+    dataset = open_dataset(data, None if opened.detector else declared.labels)
+    preprocess = declarations.preprocess(declared, opened.inputs, pictures=dataset.pixels)
+    return Prepared(opened, declared, dataset, preprocess, _fixed(opened.inputs, dataset, preprocess))
 
 
 def _int8(request: Request, calibrated: bytes, folder: Path) -> tuple[tuple[str, ...], str | None]:
@@ -212,12 +234,12 @@ def _float_operators(found: flatbuffer.TFLite, request: Request) -> tuple[str, .
     return (f"operators kept in float: {names}",)
 
 
-def _class_names(data: RepresentativeDataset, outputs: Sequence[TensorSpec]) -> tuple[str, ...] | None:
+def class_names(data: RepresentativeDataset, outputs: Sequence[TensorSpec]) -> tuple[str, ...] | None:
     size = int(np.prod(batch.sample_shape(outputs[0])))
     return data.classes if len(outputs) == 1 and len(data.classes) == size else None
 
 
-def _task(outputs: Sequence[TensorSpec], labels: Sequence[str] | None, preprocess: Preprocess | None) -> str:
+def task_of(outputs: Sequence[TensorSpec], labels: Sequence[str] | None, preprocess: Preprocess | None) -> str:
     if labels is not None:
         return "classification"
     one = len(outputs) == 1 and len(outputs[0].shape) == 2 and outputs[0].shape[1] > 1

@@ -1,7 +1,7 @@
 """Conversion: an INT8 `.tflite` and how it was made.
 
 Beside `NAME.tflite` stands the folder `NAME.edgekit` with `conversion.json` (this record), `float.tflite`,
-`golden.npz`, `labels.txt` and a detector's `anchors.npy`.
+`golden.npz`, `labels.txt`, a detector's `anchors.npy` and `calibration.json`.
 """
 
 import hashlib
@@ -21,6 +21,7 @@ from edgekit_runtime.manifest import (
     TensorSpec,
 )
 
+from edgekit.conversion.calibration import CALIBRATION
 from edgekit.conversion.candidate import Candidate
 from edgekit.conversion.finding import Finding
 from edgekit.errors import CheckFailed, UserError
@@ -87,7 +88,7 @@ class Conversion:
 
 @dataclass(frozen=True)
 class Files:
-    """Where the parts of a conversion stand; the last three exist only when the record has them."""
+    """Where the parts of a conversion stand; golden samples, labels and anchors only when the record has them."""
 
     model: Path
     folder: Path
@@ -96,12 +97,13 @@ class Files:
     golden: Path
     labels: Path
     anchors: Path
+    calibration: Path
 
     @staticmethod
     def of(model: Path) -> "Files":
         """The parts beside `model`, whether they exist or not."""
         folder = model.with_suffix(".edgekit")
-        return Files(model, folder, *(folder / name for name in (RECORD, FLOAT, GOLDEN, LABELS, ANCHORS)))
+        return Files(model, folder, *(folder / name for name in (RECORD, FLOAT, GOLDEN, LABELS, ANCHORS, CALIBRATION)))
 
 
 def manifest(conversion: Conversion, profile: DeviceProfile, runtime: str, numpy: str | None = None) -> Manifest:

@@ -18,6 +18,7 @@ from edgekit_runtime.manifest import (
     TensorSpec,
 )
 
+from edgekit.conversion.calibration import CalibrationRecord
 from edgekit.conversion.candidate import RUNGS, Candidate
 from edgekit.conversion.finding import Finding
 from edgekit.conversion.record import Conversion
@@ -27,7 +28,7 @@ from edgekit.profiles.profile import DeviceProfile
 
 MANIFEST = [
     *(Calibration, Detection, Distance, Golden, Manifest, Preprocess, Provenance, TensorSpec),
-    *(Candidate, Conversion, Declaration, Finding),
+    *(CalibrationRecord, Candidate, Conversion, Declaration, Finding),
 ]
 
 
