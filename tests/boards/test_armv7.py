@@ -9,7 +9,7 @@ import subprocess
 import pytest
 
 from tests.board_fixture import BoardInfo
-from tests.boards.conftest import OwnBoard, is_alive, output, processes_with
+from tests.boards.conftest import OwnBoard, is_alive, output, processes_with, wait_until
 
 pytestmark = pytest.mark.emulated("armv7")
 
@@ -47,7 +47,7 @@ def test_a_fresh_home_still_lets_its_user_in_and_down_leaves_no_process(own: Own
     assert output(board, "ls -A") == ".ssh"
     mark = f"86396.{os.getpid()}"
     output(board, f"setsid sleep {mark} </dev/null >/dev/null 2>&1 &")
-    assert processes_with(f"sleep {mark}")
+    wait_until(lambda: processes_with(f"sleep {mark}") != [], "the command runs")
     assert own.run("cut").returncode == 2  # it has no disk
     assert own.run("down").returncode == 0
     assert not is_alive(board.pid)

@@ -177,7 +177,7 @@ def test_down_leaves_no_process_and_no_mount(own: OwnBoard) -> None:
     output(board, f"setsid -f sleep {mark} </dev/null >/dev/null 2>&1")
     namespace = os.readlink(f"/proc/{board.pid}/ns/pid")
     assert processes_with(str(own.state))
-    assert processes_with(f"sleep {mark}")
+    wait_until(lambda: processes_with(f"sleep {mark}") != [], "the command runs")
     assert own.run("down").returncode == 0
     assert not is_alive(board.pid)
     assert not processes_with(str(own.state))
