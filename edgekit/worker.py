@@ -23,6 +23,7 @@ from edgekit.errors import CheckFailed, DeviceError, EdgekitError, UserError
 Progress = Callable[[str, int, int], None]
 JOBS = {
     "inspect": "edgekit.models.inspection",
+    "delegation": "edgekit.models.delegation",
     "convert": "edgekit.conversion.quantize",
     "prove": "edgekit.conversion.prove",
     "rung": "edgekit.conversion.rungs",

@@ -10,7 +10,8 @@ from edgekit_runtime import schema
 
 from edgekit.cli import complete, options, show
 from edgekit.errors import CheckFailed, UserError
-from edgekit.models import inspection
+from edgekit.models import delegation, inspection
+from edgekit.models.delegation import Delegation
 from edgekit.models.source import NO_GRAPH
 from edgekit.profiles import profile
 from edgekit.runtimes import gate, resolve
@@ -34,7 +35,8 @@ def inspect(
 ) -> None:
     """Say what a model is, without converting or running it."""
     found = inspection.inspect(model)
-    verdict = None
+    verdict = shares = None
+    refusal = ""
     if profile_name is not None:
         if found.form != "tflite":
             raise UserError(
@@ -42,29 +44,34 @@ def inspect(
             )
         facts = profile.find(profile_name, profiles or ())
         verdict = gate.judge(model, facts, resolve.choose(facts)[0])
+        try:
+            shares = delegation.ask(model)
+        except CheckFailed as error:  # of this computer's interpreter; the verdict is about the board's
+            refusal = error.message
     if json:
-        show.data(found if verdict is None else {**schema.plain(found), "verdict": schema.plain(verdict)})
+        judged: dict[str, Any] = {}
+        if verdict is not None:
+            judged["verdict"] = {**schema.plain(verdict), "too_large": verdict.too_large}
+            judged["delegation"] = schema.plain(shares)
+        show.data({**schema.plain(found), **judged})
     else:
         _show_inspection(model, found)
-    if verdict is not None:
-        _finish_verdict(model, verdict, profile_name, json=json)
-
-
-def _finish_verdict(model: Path, verdict: Verdict, profile_name: str | None, *, json: bool) -> None:
-    rows = [(one.operator, one.version, _range(one.known), one.proposal) for one in verdict.problems]
-    if not json:
-        if rows:
-            show.table(f"{verdict.interpreter} does not run it", ["operator", "version", "it has", "proposal"], rows)
-        if verdict.too_large:
-            show.say(verdict.too_large, label="too large:", style="bold red")
-        tensors = show.size(verdict.arena_bytes)
-        show.say(
-            f"{profile_name}: tensors of one sample {tensors} at least, weights {show.size(verdict.weights_bytes)}"
-        )
-    if rows or verdict.too_large:
+        if verdict is not None:
+            _show_verdict(model, verdict, shares, refusal)
+    if verdict is not None and (verdict.problems or verdict.too_large):
         raise typer.Exit(CheckFailed.exit_code)
-    if not json:
+
+
+def _show_verdict(model: Path, verdict: Verdict, shares: Delegation | None, refusal: str) -> None:
+    rows = [(one.operator, one.version, _range(one.known), one.proposal) for one in verdict.problems]
+    if rows:
+        show.table(f"{verdict.interpreter} does not run it", ["operator", "version", "it has", "proposal"], rows)
+    else:
         show.say(f"{verdict.interpreter} has every operator of {model}")
+    if verdict.too_large:
+        show.say(verdict.too_large, label="too large:", style="bold red")
+    show.say(show.memory(verdict.arena_bytes, verdict.weights_bytes))
+    show.say(f"XNNPACK here takes {shares}" if shares else f"XNNPACK is not judged: {refusal}")
 
 
 def _range(known: tuple[int, int] | None) -> str:

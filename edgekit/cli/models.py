@@ -256,6 +256,10 @@ def show_conversion(made: Conversion, facts: DeviceProfile) -> None:
     ]
     calibration = made.provenance.calibration
     rows.append(("calibrated with", f"{calibration.samples} samples, seed {calibration.seed}"))
+    if made.arena_bytes is not None:
+        rows.append(("memory", show.memory(made.arena_bytes, made.model_size)))
+    if made.delegation is not None:
+        rows.append(("XNNPACK here", str(made.delegation)))
     if calibration.skipped:
         rows.append(("skipped", f"{calibration.skipped} unreadable picture{'s' * (calibration.skipped > 1)}"))
     show.table(f"{made.name}: {made.provenance.source_format} to {_kind(made.kind)} for {facts.name}", ["", ""], rows)

@@ -152,6 +152,11 @@ def number(value: float | None, digits: int = 2) -> str:
     return "-" if value is None else f"{value:.{digits}f}"
 
 
+def memory(arena_bytes: int, weights_bytes: int) -> str:
+    """What a model needs at least."""
+    return f"tensors of one sample {size(arena_bytes)} at least, weights {size(weights_bytes)}"
+
+
 def tensor(spec: TensorSpec) -> str:
     """A tensor in a line: name, dtype, shape, and what a stored value means."""
     shape = "x".join("?" if size == -1 else str(size) for size in spec.shape)

@@ -22,7 +22,7 @@ from edgekit.conversion.repair import Budget, repair
 from edgekit.datasets.dataset import open_dataset
 from edgekit.datasets.declaration import Declaration
 from edgekit.errors import UserError
-from edgekit.models import keras_archive, keras_model
+from edgekit.models import arena, keras_archive, keras_model
 from edgekit.models.source import SourceModel, open_model, require_convertible
 from edgekit.profiles.profile import DeviceProfile
 from edgekit.runtimes import gate, resolve
@@ -162,6 +162,8 @@ def _record(
         golden=proof.golden,
         detection=made.detection,
         notes=(*source.notes, *made.notes, *proof.notes),
+        arena_bytes=arena.peak_bytes(int8),
+        delegation=proof.delegation,
     )
 
 

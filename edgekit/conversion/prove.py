@@ -17,6 +17,8 @@ from edgekit import worker
 from edgekit.conversion import boxes, quantize
 from edgekit.datasets.dataset import Sample, open_dataset
 from edgekit.errors import CheckFailed
+from edgekit.models import delegation
+from edgekit.models.delegation import Delegation
 from edgekit.validation.fidelity import Fidelity
 from edgekit.worker import Progress
 
@@ -50,6 +52,7 @@ class Proof:
     """The INT8 model's tensors as the Engine sees them; `golden` is None when one sample is over 1 MiB.
 
     `notes` say what of the original detector's boxes is found again, `lost` which share of them is not.
+    `delegation` is the INT8 model's.
     """
 
     inputs: tuple[TensorSpec, ...]
@@ -57,6 +60,7 @@ class Proof:
     golden: Golden | None
     notes: tuple[str, ...] = ()
     lost: float | None = None
+    delegation: Delegation | None = None
 
 
 def run(
@@ -130,11 +134,12 @@ def prove(request: Request, progress: Progress) -> Proof:
         held = {f"input_{index}": np.concatenate(rows) for index, rows in enumerate(inputs)}
         held.update({f"output_{index}": np.concatenate(rows) for index, rows in enumerate(outputs)})
         np.savez(request.golden, **held)  # type: ignore[arg-type]  # NumPy's stub reads a keyword named allow_pickle
+    shares = delegation.find(Path(request.int8))
     if request.detection is None:
-        return Proof(int8.inputs, int8.outputs, golden)
+        return Proof(int8.inputs, int8.outputs, golden, delegation=shares)
     stream = data.stream(specs, request.preprocess, seed=request.seed, skip_limit=1)
     note, lost = boxes.compare(Path(request.golden).parent, stream, reference, int8, progress)
-    return Proof(int8.inputs, int8.outputs, golden, (note,), lost)
+    return Proof(int8.inputs, int8.outputs, golden, (note,), lost, shares)
 
 
 def _engine(request: Request, model: str, kind: str) -> Engine:

@@ -25,6 +25,7 @@ from edgekit.conversion.calibration import CALIBRATION
 from edgekit.conversion.candidate import Candidate
 from edgekit.conversion.finding import Finding
 from edgekit.errors import CheckFailed, UserError
+from edgekit.models.delegation import Delegation
 from edgekit.profiles.profile import DeviceProfile
 
 SCHEMA = 1
@@ -56,6 +57,8 @@ class Conversion:
     kind: str = "int8"
     candidates: tuple[Candidate, ...] = ()
     findings: tuple[Finding, ...] = ()
+    arena_bytes: int | None = None
+    delegation: Delegation | None = None
     schema: int = SCHEMA
 
     def __post_init__(self) -> None:

@@ -8,10 +8,11 @@ _BYTES |= {"UINT16": 2, "COMPLEX64": 8, "COMPLEX128": 16, "BFLOAT16": 2}
 
 
 def peak_bytes(content: bytes) -> int:
-    """The most bytes of tensors that are alive at once, over the operators in their order; open sizes count as 1.
+    """The most bytes of tensors that are alive at once, over the operators of the first subgraph in their order.
 
-    An interpreter cannot do with less. TFLite's own planner, which gives each tensor a place, needs a little more, and
-    kernels and delegates keep buffers of their own.
+    As in TFLite's arena_planner.cc, inputs and variables (state) keep their places throughout, all others from the
+    operator that makes them to the last that reads them. Open sizes count as 1. An interpreter takes more: kernels want
+    scratch memory beside it, and XNNPACK keeps its own copy of the weights. docs/profiles.md has what was measured.
     """
     from ai_edge_litert import schema_py_generated as schema_fb
 
@@ -19,14 +20,17 @@ def peak_bytes(content: bytes) -> int:
     graph = model.Subgraphs(0)
     kinds = {number: name for name, number in vars(schema_fb.TensorType).items() if isinstance(number, int)}
     count = graph.OperatorsLength()
-    alive: dict[int, tuple[int, int]] = {graph.Inputs(i): (0, 0) for i in range(graph.InputsLength())}
+    kept = {graph.Inputs(i) for i in range(graph.InputsLength())}
+    kept |= {i for i in range(graph.TensorsLength()) if graph.Tensors(i).IsVariable()}
+    alive: dict[int, tuple[int, int]] = {index: (0, count) for index in kept if index >= 0}
     for number in range(count):
         operator = graph.Operators(number)
         indices = [operator.Inputs(i) for i in range(operator.InputsLength())]
         indices += [operator.Outputs(i) for i in range(operator.OutputsLength())]
         for index in indices:
             if index >= 0 and not _is_constant(model, graph, index):
-                alive[index] = (alive.get(index, (number, number))[0], number)
+                first, last = alive.get(index, (number, number))
+                alive[index] = (first, max(last, number))
     for end in (graph.Outputs(i) for i in range(graph.OutputsLength())):
         if end in alive:
             alive[end] = (alive[end][0], count)
@@ -51,5 +55,5 @@ def _is_constant(model: Any, graph: Any, index: int) -> bool:
 def _size(tensor: Any, kinds: dict[int, str]) -> int:
     size = _BYTES.get(kinds[tensor.Type()], 1)
     for axis in range(tensor.ShapeLength()):
-        size *= max(1, tensor.Shape(axis))
+        size *= abs(tensor.Shape(axis))  # an open size may be written as -1
     return size

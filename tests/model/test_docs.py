@@ -23,12 +23,13 @@ from edgekit.conversion.candidate import RUNGS, Candidate
 from edgekit.conversion.finding import Finding
 from edgekit.conversion.record import Conversion
 from edgekit.datasets.declaration import Declaration
+from edgekit.models.delegation import Delegation
 from edgekit.profiles import hostfacts, profile
 from edgekit.profiles.profile import DeviceProfile
 
 MANIFEST = [
     *(Calibration, Detection, Distance, Golden, Manifest, Preprocess, Provenance, TensorSpec),
-    *(CalibrationRecord, Candidate, Conversion, Declaration, Finding),
+    *(CalibrationRecord, Candidate, Conversion, Declaration, Delegation, Finding),
 ]
 
 
