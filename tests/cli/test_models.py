@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from tests import versions
 from tests.cli.conftest import Made, Material
 from tests.cli.program import Program
 
@@ -253,6 +254,18 @@ class TestBundle:
         assert {"manifest.json", "model.tflite", "golden.npz"} <= {member["name"] for member in found["members"]}
         text = (edgekit.cwd / "b.ekb").read_bytes()[512:4096]
         assert b"counter 7\n" in text
+
+    def test_an_older_conversion_that_the_boards_interpreter_does_not_run(self, edgekit: Program, made: Made) -> None:
+        """Such as one from before the profile's interpreter changed."""
+        content = versions.with_version(made.int8.read_bytes(), "CONV_2D", 99)
+        (edgekit.cwd / "old.tflite").write_bytes(content)
+        shutil.copytree(made.float.parent, edgekit.cwd / "old.edgekit")
+        record = edgekit.cwd / "old.edgekit/conversion.json"
+        facts = json.loads(record.read_text())
+        record.write_text(json.dumps({**facts, "model_sha256": hashlib.sha256(content).hexdigest()}))
+        told = edgekit.fails("bundle", "old.tflite", "-p", "host", "-o", "b.ekb", code=1)
+        assert "does not run CONV_2D of version 99" in told["message"]
+        assert sorted(os.listdir(edgekit.cwd)) == ["old.edgekit", "old.tflite"]
 
     def test_for_another_board_than_it_was_converted_for(self, edgekit: Program, made: Made) -> None:
         told = edgekit.fails("bundle", made.int8, "-p", "raspberry-pi-5", "-o", "b.ekb")

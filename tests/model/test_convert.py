@@ -27,6 +27,7 @@ from edgekit.datasets.dataset import open_dataset
 from edgekit.datasets.declaration import Declaration, declare
 from edgekit.errors import CheckFailed, UserError
 from edgekit.models import flatbuffer
+from edgekit.profiles import profile
 from edgekit.profiles.profile import DeviceProfile
 from tests.model.conftest import COLOURS, Converted
 
@@ -334,6 +335,15 @@ class TestRefused:
     ) -> None:
         with pytest.raises(CheckFailed, match=r"allows 0\.001 MB"):
             attempt(saved(lambda x: x * 2), vectors, profile=replace(board, max_model_mb=0.001))
+
+    def test_an_operator_that_the_boards_interpreter_lacks(
+        self, attempt: Callable[..., Conversion], saved: Callable[..., Path], vectors: Path
+    ) -> None:
+        import tensorflow as tf
+
+        model = saved(lambda x: tf.cast(tf.bitwise.bitwise_xor(tf.cast(x, tf.int32), 3), tf.float32) * 2.0)
+        with pytest.raises(CheckFailed, match=r"tflite-runtime 2\.11\.0 of .* does not run BITWISE_XOR"):
+            attempt(model, vectors, profile=profile.find("coral-dev-board"), allow_float=True)
 
     def test_values_that_overflow_in_the_model(
         self, attempt: Callable[..., Conversion], saved: Callable[..., Path], vectors: Path
