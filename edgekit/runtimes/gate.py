@@ -18,8 +18,12 @@ from edgekit.profiles.profile import DeviceProfile
 from edgekit.runtimes.table import Wheel
 
 MB = 1024 * 1024
-# Not registered, but run by the XNNPACK that comes with it: seen with MediaPipe's selfie segmentation.
-_DELEGATED = {"ai-edge-litert-2.3.0": ("Convolution2DTransposeBias",)}
+# Not registered, but run by the XNNPACK that comes with them: seen with MediaPipe's selfie segmentation, which
+# tflite-runtime refuses (`scripts/operator-table --models`).
+_DELEGATED = {
+    "ai-edge-litert-2.3.0": ("Convolution2DTransposeBias",),
+    "ai-edge-litert-1.4.0": ("Convolution2DTransposeBias",),
+}
 
 
 @dataclass(frozen=True)

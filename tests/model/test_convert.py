@@ -26,7 +26,7 @@ from edgekit.conversion.record import Conversion, Files
 from edgekit.datasets.dataset import open_dataset
 from edgekit.datasets.declaration import Declaration, declare
 from edgekit.errors import CheckFailed, UserError
-from edgekit.models import flatbuffer
+from edgekit.models import delegation, flatbuffer
 from edgekit.profiles import profile
 from edgekit.profiles.profile import DeviceProfile
 from tests.model.conftest import COLOURS, Converted
@@ -85,6 +85,14 @@ class TestResult:
         assert set(made.versions) == {"tensorflow", "keras", "numpy"}
         assert (made.calibration.samples, made.calibration.seed, made.calibration.skipped) == (40, 0, 0)
         assert str(models) not in Files.of(colours.path).record.read_text(), "no path travels"
+
+    def test_the_record_says_what_runs_slowly_and_what_memory_it_takes(self, colours: Converted) -> None:
+        found = colours.record.delegation
+        assert found is not None
+        assert found == delegation.find(colours.path)
+        assert found.taken + sum(found.left.values()) == found.operators > found.taken
+        height = width = 16
+        assert colours.record.arena_bytes == height * width * (3 + 3 + 6)  # stored, as INT8, and what "mix" makes of it
 
     def test_it_is_read_back_as_it_was_written(self, colours: Converted) -> None:
         assert Conversion.load(colours.path) == colours.record

@@ -79,6 +79,22 @@ def test_an_older_interpreter_lacks_what_a_newer_one_has(with_version: Callable[
     assert "newer interpreter" in (caught.value.hint or "")
 
 
+@pytest.mark.shared
+def test_a_custom_operator_of_xnnpack_runs_where_xnnpack_has_it(shared: Path) -> None:
+    """As each of these interpreters answered: `scripts/operator-table --models`."""
+    model = (shared / "reference/mediapipe_selfie_tflite/selfie_segmentation.tflite").read_bytes()
+    found = {
+        f"{one.package} {one.version}": [wrong.operator for wrong in gate.problems(operators.codes(model), one)]
+        for one in INTERPRETERS
+    }
+    assert found == {
+        "ai-edge-litert 2.3.0": [],
+        "ai-edge-litert 1.4.0": [],
+        "tflite-runtime 2.14.0": ["Convolution2DTransposeBias"],
+        "tflite-runtime 2.11.0": ["Convolution2DTransposeBias"],
+    }
+
+
 def test_what_does_not_fit_the_board_is_refused() -> None:
     facts, interpreter = settled("raspberry-pi-4b")
     model = MODELS / "classifier_int8.tflite"
