@@ -131,8 +131,8 @@ class _Climb:
         ran = [one for one in tried if one.judged.drop is not None]
         if name in ("int8-clipped", "float-tenth"):
             self._layers(min(ran, key=lambda one: one.judged.drop or 0.0, default=None))
-        drops = {one.judged.name: one.judged.drop for one in ran}
-        clip = drops.get("int8-clipped", 1.0) < drops.get("int8", 1.0)  # type: ignore[operator]  # those that ran
+        drops = {one.judged.name: one.judged.drop for one in ran if one.judged.drop is not None}
+        clip = drops.get("int8-clipped", 1.0) < drops.get("int8", 1.0)
         wanted = rungs.Request(
             rung=name,
             conversion=self.request,
