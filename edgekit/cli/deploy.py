@@ -15,8 +15,8 @@ from edgekit import deployment, transport
 from edgekit.cli import files, fleet, options, show
 from edgekit.cli.bench import show_bench
 from edgekit.cli.boards import opened, show_first_boot, show_push
+from edgekit.cli.figures import show_conversion, show_validation
 from edgekit.cli.help import Command
-from edgekit.cli.models import show_conversion, show_validation
 from edgekit.deployment import Deployment, Prepared
 from edgekit.fleet import Outcome, worst
 from edgekit.profiles import profile
