@@ -10,6 +10,7 @@ from edgekit_runtime import schema
 from edgekit.cli import show
 from edgekit.conversion.candidate import Candidate
 from edgekit.conversion.record import Conversion
+from edgekit.conversion.rehearsal import PASSED, Rehearsal
 from edgekit.errors import CheckFailed
 from edgekit.profiles.profile import DeviceProfile
 from edgekit.validation import validate as validation
@@ -36,6 +37,7 @@ def show_conversion(made: Conversion, facts: DeviceProfile) -> None:
         rows.append(("memory", show.memory(made.arena_bytes, made.model_size)))
     if made.delegation is not None:
         rows.append(("XNNPACK here", str(made.delegation)))
+    rows += [(f"run here by {_how(one)}", _answer(one)) for one in made.rehearsals]
     if calibration.skipped:
         rows.append(("skipped", f"{calibration.skipped} unreadable picture{'s' * (calibration.skipped > 1)}"))
     show.table(f"{made.name}: {made.provenance.source_format} to {_kind(made.kind)} for {facts.name}", ["", ""], rows)
@@ -43,8 +45,21 @@ def show_conversion(made: Conversion, facts: DeviceProfile) -> None:
         show_candidates(made.candidates, made.kind)
     for finding in made.findings:
         show.say(str(finding), label="warning:", style="bold yellow")
+    for one in made.rehearsals:
+        if one.verdict != PASSED:
+            show.say(f"{one}; {one.proposal}", label="note:", style="yellow")
     for note in made.notes:
         show.say(note, label="note:", style="yellow")
+
+
+def _how(one: Rehearsal) -> str:
+    return one.runtime if one.xnnpack else f"{one.runtime}, no XNNPACK"
+
+
+def _answer(one: Rehearsal) -> str:
+    if one.batch is None:
+        return one.verdict
+    return f"{one.verdict}; {one.batch_refused or f'a batch of {one.batch} answers as {one.batch} single runs do'}"
 
 
 def show_candidates(candidates: Sequence[Candidate], taken: str) -> None:

@@ -18,6 +18,7 @@ from edgekit.conversion import doctor, prove, quantize
 from edgekit.conversion.calibration import CALIBRATION, CalibrationRecord
 from edgekit.conversion.candidate import Candidate
 from edgekit.conversion.record import FLOAT, RECORD, Conversion, Files
+from edgekit.conversion.rehearse import rehearse
 from edgekit.conversion.repair import Budget, repair
 from edgekit.datasets.dataset import open_dataset
 from edgekit.datasets.declaration import Declaration
@@ -82,16 +83,21 @@ def convert(
         )
         plain = worker.run("convert", schema.plain(request), what=f"converting {model}", log=log, progress=progress)
         made = schema.read(quantize.Quantized, plain, "conversion")
+
+        def described(made: quantize.Quantized, proof: prove.Proof, path: Path) -> Conversion:
+            plain = _record(source, made, proof, path, name=declaration.name, profile=profile.name)
+            return replace(plain, rehearsals=rehearse(plain, profile, path, progress))
+
         candidates: tuple[Candidate, ...] = ()
         kind = "int8"
         if max_drop is None:
             gate.require(folder / quantize.INT8, profile, interpreter)
             proof = prove.run(request, made, folder / quantize.INT8, log=log, progress=progress)
         else:
-            budget = Budget(max_drop, held_out or data, profile, interpreter)
+            budget = Budget(max_drop, held_out or data, profile, interpreter, described)
             repaired = repair(request, made, budget, log=log, progress=progress)
             made, proof, candidates, kind = repaired.made, repaired.proof, repaired.candidates, repaired.taken.name
-        record = _record(source, made, proof, folder, name=declaration.name, profile=profile.name)
+        record = described(made, proof, folder / quantize.INT8)
         findings = doctor.diagnose(request, made, held_out, log=log, progress=progress)
         record = replace(record, kind=kind, candidates=candidates, findings=findings)
         try:
@@ -133,12 +139,12 @@ def _record(
     source: SourceModel,
     made: quantize.Quantized,
     proof: prove.Proof,
-    folder: Path,
+    path: Path,
     *,
     name: str | None,
     profile: str,
 ) -> Conversion:
-    int8, reference = (folder / quantize.INT8).read_bytes(), (folder / quantize.FLOAT).read_bytes()
+    int8, reference = path.read_bytes(), path.with_name(quantize.FLOAT).read_bytes()
     return Conversion(
         name=name or source.name,
         task=made.task,

@@ -24,6 +24,7 @@ from edgekit_runtime.manifest import (
 from edgekit.conversion.calibration import CALIBRATION
 from edgekit.conversion.candidate import Candidate
 from edgekit.conversion.finding import Finding
+from edgekit.conversion.rehearsal import Rehearsal
 from edgekit.errors import CheckFailed, UserError
 from edgekit.models.delegation import Delegation
 from edgekit.profiles.profile import DeviceProfile
@@ -59,6 +60,7 @@ class Conversion:
     findings: tuple[Finding, ...] = ()
     arena_bytes: int | None = None
     delegation: Delegation | None = None
+    rehearsals: tuple[Rehearsal, ...] = ()
     schema: int = SCHEMA
 
     def __post_init__(self) -> None:

@@ -5,7 +5,7 @@ Each is built, run and judged in processes of their own: a candidate that crashe
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -30,12 +30,16 @@ _BLAMED = re.compile(r"\((\w+)\) failed to (?:prepare|invoke)")
 
 @dataclass(frozen=True)
 class Budget:
-    """What a model may lose (`max_drop`, a share of 1) on which data, and for which board."""
+    """What a model may lose (`max_drop`, a share of 1) on which data, and for which board.
+
+    `rehearse` raises CheckFailed for a candidate that the board's interpreter would not take.
+    """
 
     max_drop: float
     data: Path
     profile: DeviceProfile
     interpreter: Wheel
+    rehearse: Callable[[quantize.Quantized, prove.Proof, Path], object]
 
 
 @dataclass(frozen=True)
@@ -163,6 +167,7 @@ class _Climb:
         try:
             gate.require(path, self.budget.profile, self.budget.interpreter)
             proof = prove.run(self.request, self.made, path, log=self.log, progress=self.progress)
+            self.budget.rehearse(self.made, proof, path)
             found = validate.validate(
                 self.folder / quantize.FLOAT,
                 path,

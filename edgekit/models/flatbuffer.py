@@ -77,7 +77,9 @@ def parse(content: bytes) -> TFLite:
         float_operators=tuple(sorted(in_float)),
         quantization=_quantization(operators, in_float),
         parameters=_parameters(model, graph),
-        signatures=tuple(model.SignatureDefs(i).SignatureKey().decode() for i in range(model.SignatureDefsLength())),
+        signatures=tuple(
+            (model.SignatureDefs(i).SignatureKey() or b"").decode() for i in range(model.SignatureDefsLength())
+        ),
         size=len(content),
     )
 
@@ -136,15 +138,15 @@ def _parameters(model: Any, graph: Any) -> int:
 
 
 def _spec(tensor: Any, kinds: dict[int, str]) -> TensorSpec:
-    kind = kinds[tensor.Type()]
+    kind, name = kinds[tensor.Type()], (tensor.Name() or b"").decode()  # stripped files have no names
     if kind not in DTYPES:
-        raise UserError(f"tensor '{tensor.Name().decode()}' is {kind}, which edgekit does not handle")
+        raise UserError(f"tensor '{name}' is {kind}, which edgekit does not handle")
     signature = _axes(tensor.ShapeSignature, tensor.ShapeSignatureLength())
     shape = signature or _axes(tensor.Shape, tensor.ShapeLength())
     quantization = tensor.Quantization()
     scaled = quantization is not None and quantization.ScaleLength() == 1 and quantization.Scale(0) > 0
     return TensorSpec(
-        tensor.Name().decode(),
+        name,
         shape,
         kind,
         float(quantization.Scale(0)) if scaled else None,

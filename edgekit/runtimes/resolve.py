@@ -12,7 +12,7 @@ from packaging.version import InvalidVersion
 
 from edgekit.errors import UserError
 from edgekit.profiles.profile import DeviceProfile, available
-from edgekit.runtimes import wheelhouse
+from edgekit.runtimes import here, wheelhouse
 from edgekit.runtimes.table import INTERPRETERS, NUMPY, SERVERS, Wheel
 from edgekit.runtimes.wheelhouse import Progress
 
@@ -169,8 +169,18 @@ def resolve(
 
 
 def fetch(profile: DeviceProfile, *, cache: Path | None = None, progress: Progress | None = None) -> RuntimeTree:
-    """Fill the cache with everything that a later offline deploy to such a board needs."""
-    return resolve(profile, cache=cache, progress=progress)
+    """Fill the cache with everything that a later offline deploy to such a board needs: its own tree, and its
+    interpreter for this computer where there is one, with which a conversion is tried.
+    """
+    tree = resolve(profile, cache=cache, progress=progress)
+    if not here.is_own(profile):
+        facts, _ = here.stand_in(profile)
+        try:
+            choose(facts)
+        except UserError:
+            return tree
+        resolve(facts, cache=cache, progress=progress)
+    return tree
 
 
 def own_files() -> tuple[RuntimeFile, ...]:

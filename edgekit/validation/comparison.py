@@ -24,6 +24,7 @@ from edgekit.worker import Progress
 
 Array = NDArray[Any]
 MIN_RUNS = 20
+SATURATED = 0.01  # share of values out of range that is worth a word
 TOP = 5
 
 
@@ -50,13 +51,14 @@ def compare(request: Request, progress: Progress) -> Validation:
         tally.add(rows, wanted, got, sample.label)
     progress("validate", stream.wanted, stream.wanted)
     notes, accuracy = _accuracy(tally, data)
+    saturation = tally.saturation()
     float_model, int8_model = Path(request.float_model).read_bytes(), Path(request.int8_model).read_bytes()
     return Validation(
         samples=len(stream.used),
         skipped=len(stream.skipped),
         task=request.task,
         outputs=tuple(fidelity.distance() for fidelity in tally.fidelities),
-        saturation=tally.saturation(),
+        saturation=saturation,
         top1_agreement=tally.share(tally.agree_top1),
         top5_agreement=tally.share(tally.agree_top5) if tally.classes > TOP else None,
         accuracy=accuracy,
@@ -65,7 +67,7 @@ def compare(request: Request, progress: Progress) -> Validation:
         int8_sha256=hashlib.sha256(int8_model).hexdigest(),
         int8_size=len(int8_model),
         latency=timer.latency(request.num_threads),
-        notes=notes + stream.notes(),
+        notes=notes + _saturated(saturation, int8) + stream.notes(),
     )
 
 
@@ -178,6 +180,17 @@ class _Range:
 
     def share(self) -> float | None:
         return None if self._limits is None else self._outside / max(1, self._values)
+
+
+def _saturated(saturation: Saturation, int8: Engine) -> tuple[str, ...]:
+    sides = (("input", saturation.inputs, int8.inputs), ("output", saturation.outputs, int8.outputs))
+    return tuple(
+        f"{side} '{spec.name}' saturates: {share:.1%} of its values are outside of what it stores: calibrate with more "
+        "samples like these"
+        for side, shares, specs in sides
+        for share, spec in zip(shares, specs, strict=True)
+        if share is not None and share > SATURATED
+    )
 
 
 def _best(scores: Array) -> list[int]:

@@ -34,6 +34,10 @@ class ReleaseRejected(CheckFailed):
     """The release's model does not answer here as it should."""
 
 
+class NotFinite(ReleaseRejected):
+    """An output has a value that is no number."""
+
+
 @dataclass(frozen=True)
 class OutputCheck:
     """One output: its distance from the float model here and on the host, and the limits it was held to.
@@ -67,9 +71,12 @@ class Check:
     batch_refused: Optional[str]
 
 
-def check(directory: Path) -> Check:
-    """Load the release in `directory`, run it and compare. Raises what `Engine.open` does, and ReleaseRejected."""
-    with Engine.open(directory) as engine:
+def check(directory: Path, *, max_batch_size: Optional[int] = None, xnnpack: bool = True) -> Check:
+    """Load the release in `directory`, run it and compare. Raises what `Engine.open` does, and ReleaseRejected.
+
+    `max_batch_size` instead of the manifest's is proven; without `xnnpack` TFLite's own kernels run everything.
+    """
+    with Engine.open(directory, max_batch_size=max_batch_size, xnnpack=xnnpack) as engine:
         assert engine.manifest is not None
         wanted = engine.manifest.golden
         if wanted is not None and len(wanted.distance) != len(engine.outputs):
@@ -78,7 +85,7 @@ def check(directory: Path) -> Check:
         reals = [quant.dequantize(out, spec) for out, spec in zip(engine.infer(rows), engine.outputs)]
         for real, spec in zip(reals, engine.outputs):
             if not np.isfinite(real).all():
-                raise ReleaseRejected(f"output '{spec.name}' has values that are not finite", output=spec.name)
+                raise NotFinite(f"output '{spec.name}' has values that are not finite", output=spec.name)
         outputs: Tuple[OutputCheck, ...] = ()
         agreement = None
         if engine.golden is not None and wanted is not None:

@@ -79,7 +79,9 @@ def _parser() -> argparse.ArgumentParser:
     _flag(bench, "batch_size", type=int, default=1, help="samples for each run (1)")
     _flag(bench, "result_json", type=Path, metavar="FILE", help="write the report here too")
 
-    _command(commands, "check", _check, "load the release, replay its golden inputs, compare")
+    check = _command(commands, "check", _check, "load the release, replay its golden inputs, compare")
+    _flag(check, "batch_size", type=int, help="prove this batch (the release's)")
+    _flag(check, "no_xnnpack", action="store_true", help="with TFLite's own kernels only")
     _command(commands, "info", _info, "this board, its software and the release")
     return parser
 
@@ -215,7 +217,7 @@ def _check(arguments: argparse.Namespace) -> None:
     _need_numpy()
     from edgekit_runtime import check
 
-    found = check.check(_release(arguments))
+    found = check.check(_release(arguments), max_batch_size=arguments.batch_size, xnnpack=not arguments.no_xnnpack)
     if arguments.json:
         print(schema.dump_json(found), end="")
         return

@@ -57,6 +57,7 @@ class Engine:
         warmup_runs: int = 1,
         samples: Optional[GoldenSamples] = None,
         detector: Optional[Tuple[Detection, "Floats"]] = None,
+        xnnpack: bool = True,
     ) -> None:
         if warmup_runs < 1 or max_batch_size < 1:
             raise InputError("warmup_runs and max_batch_size are at least 1")
@@ -64,11 +65,14 @@ class Engine:
         self.manifest: Optional[Manifest] = None
         self.golden = samples
         self.num_threads = num_threads
+        self.xnnpack = xnnpack
         self.preprocess = preprocess
         self.labels = tuple(labels) if labels is not None else None
         self.task = task
         self._lock = threading.Lock()
-        self._single: Optional[Interpreter] = Interpreter(self.model, num_threads=num_threads, sha256=sha256)
+        self._single: Optional[Interpreter] = Interpreter(
+            self.model, num_threads=num_threads, sha256=sha256, xnnpack=xnnpack
+        )
         self._batched: Optional[Interpreter] = None
         self.package = self._single.package
         self.model_sha256 = self._single.sha256
@@ -97,6 +101,7 @@ class Engine:
         num_threads: Optional[int] = None,
         max_batch_size: Optional[int] = None,
         warmup_runs: int = 1,
+        xnnpack: bool = True,
     ) -> "Engine":
         """Open a release directory; what is not given comes from its manifest. Returns when warmed up.
 
@@ -126,6 +131,7 @@ class Engine:
             warmup_runs=warmup_runs,
             samples=samples,
             detector=detector,
+            xnnpack=xnnpack,
         )
         if (engine.inputs, engine.outputs) != (wanted.inputs, wanted.outputs):
             raise ModelError(
@@ -272,7 +278,7 @@ class Engine:
 
     def _enable_batch(self, size: int, warmup_runs: int) -> None:
         assert self._single is not None
-        batched = Interpreter(self.model, num_threads=self.num_threads)
+        batched = Interpreter(self.model, num_threads=self.num_threads, xnnpack=self.xnnpack)
         # Noise next to the golden samples: a few real ones may well be answered alike.
         rows = [np.concatenate([a, b])[-size:] for a, b in zip(self._noise(size), self.samples(size // 2))]
         try:

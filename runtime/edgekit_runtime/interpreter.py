@@ -53,11 +53,12 @@ class InvokeError(ModelError):
 
 @dataclass(frozen=True)
 class Package:
-    """The interpreter's package, as `ai_edge_litert` 2.3.0."""
+    """The interpreter's package, as `ai_edge_litert` 2.3.0; `plain` is what asks its factory for no delegate."""
 
     name: str
     version: str
     factory: Any
+    plain: Any
 
 
 def find() -> Package:
@@ -66,11 +67,15 @@ def find() -> Package:
     for name, module_name in PACKAGES:
         try:
             module = importlib.import_module(module_name)
-            factory = module.lite.Interpreter if module_name == name else module.Interpreter
+            if module_name == name:
+                factory, resolvers = module.lite.Interpreter, module.lite.experimental.OpResolverType
+            else:
+                factory, resolvers = module.Interpreter, module.OpResolverType
         except (ImportError, AttributeError, SystemError) as error:
             reasons.append(f"{name}: {error}")
             continue
-        return Package(name, package_version(name) or "unknown", factory)
+        plain = resolvers.BUILTIN_WITHOUT_DEFAULT_DELEGATES
+        return Package(name, package_version(name) or "unknown", factory, plain)
     raise RuntimeMissing(
         "no TFLite interpreter can be imported", hint="install ai-edge-litert or tflite-runtime", reasons=reasons
     )
@@ -80,10 +85,12 @@ class Interpreter:
     """A model file, loaded and allocated. Not safe for concurrent use.
 
     `inputs` and `outputs` describe the tensors (-1 for sizes that are not fixed); `init_ms` is the time in
-    milliseconds that construction and allocation took.
+    milliseconds that construction and allocation took. Without `xnnpack` TFLite's own kernels run everything.
     """
 
-    def __init__(self, model: Path, *, num_threads: int = 1, sha256: Optional[str] = None) -> None:
+    def __init__(
+        self, model: Path, *, num_threads: int = 1, sha256: Optional[str] = None, xnnpack: bool = True
+    ) -> None:
         """Load `model`. Raises HashMismatch, ModelError, UnsupportedOperator, RuntimeMissing."""
         if num_threads < 1:
             raise InputError(f"num_threads is at least 1, not {num_threads}")
@@ -92,7 +99,8 @@ class Interpreter:
         self.package = find()
         started = time.perf_counter()
         try:
-            self._interpreter = self.package.factory(model_path=str(model), num_threads=num_threads)
+            options = {} if xnnpack else {"experimental_op_resolver_type": self.package.plain}
+            self._interpreter = self.package.factory(model_path=str(model), num_threads=num_threads, **options)
             self._interpreter.allocate_tensors()
         except (ValueError, RuntimeError, SystemError, MemoryError) as error:
             raise _translated(model, self.package, error) from error

@@ -12,7 +12,7 @@ import pytest
 
 from edgekit.profiles import profile
 from edgekit.profiles.profile import packaged
-from edgekit.runtimes import resolve, wheelhouse
+from edgekit.runtimes import here, resolve, wheelhouse
 from tests.cli.program import Program
 
 NAMES = sorted(path.stem for path in packaged().glob("*.toml"))
@@ -144,10 +144,11 @@ BOARDS = ("generic-aarch64", "generic-armv7")
 class TestFetch:
     @pytest.fixture
     def shelf(self, tmp_path: Path) -> Path:
-        """All wheels of BOARDS in one folder, where pip finds them instead of an index."""
+        """All wheels of BOARDS, and of their interpreters here, in one folder: pip finds them there and not in an index."""
         shelf = tmp_path / "shelf"
         shelf.mkdir()
-        for board in map(profile.find, BOARDS):
+        boards = [profile.find(name) for name in BOARDS]
+        for board in boards + [here.stand_in(board)[0] for board in boards if not here.is_own(board)]:
             for wheel in resolve.choose(board):
                 root = wheelhouse.cache_root()
                 where = (board.python, board.architecture)
@@ -182,7 +183,8 @@ class TestFetch:
 
         shelf.rename(alone.cwd / "gone")
         later.rename(shelf)
-        shutil.copy(next((alone.cwd / "gone").glob("tflite_runtime*")), shelf)
+        for path in (alone.cwd / "gone").glob("tflite_runtime*"):
+            shutil.copy(path, shelf)
         first = alone("fetch", *BOARDS, "--json").data
         shutil.rmtree(shelf)
         stick.rename(copy)

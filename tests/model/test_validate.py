@@ -97,6 +97,7 @@ class TestFigures:
         assert wide.range == "0..255"
         assert found.saturation.inputs[0] is not None
         assert found.saturation.inputs[0] > 0.9
+        assert any("input 'picture' saturates" in note for note in found.notes)
 
     def test_nothing_saturates_in_range(self, validation: Validation) -> None:
         assert validation.saturation.inputs == (0.0,)

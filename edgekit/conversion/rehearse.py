@@ -1,0 +1,123 @@
+"""rehearse: the check that a board makes of a release, by the profile's interpreter, with XNNPACK and without, here.
+
+Each runs in a process of its own with a time limit: a model file can crash its interpreter. An interpreter that is not
+the one of this installation comes from the cache, as for a board, and runs in nothing but its own tree.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from edgekit_runtime import manifest as manifests
+from edgekit_runtime.manifest import ANCHORS, GOLDEN, LABELS, MANIFEST, MODEL
+
+from edgekit.conversion import record
+from edgekit.conversion.record import Conversion
+from edgekit.conversion.rehearsal import NOT_RUN, PASSED, Rehearsal
+from edgekit.errors import CheckFailed, UserError
+from edgekit.profiles.profile import DeviceProfile
+from edgekit.runtimes import here, resolve
+from edgekit.worker import Progress
+
+BATCH = 4  # that is proven; what a board uses is in its plan
+LIMIT_S = 600.0
+# The runtime's error -> the verdict, and what helps where the error has no hint of its own.
+_VERDICTS = {
+    "UnsupportedOperator": ("not-prepared", "convert with a repair (--max-drop), or choose a newer interpreter"),
+    "ModelError": ("not-prepared", "convert with a repair (--max-drop), or choose another interpreter in the profile"),
+    "InvokeError": ("not-invoked", "convert with a repair (--max-drop), or choose another interpreter in the profile"),
+    "NotFinite": ("not-finite", "is the declared range the one that the model was trained on?"),
+    "ReleaseRejected": ("differs", "convert with a repair (--max-drop), or choose another interpreter in the profile"),
+}
+_CRASHED = "choose another interpreter in the profile"
+_UNTRIED = "'edgekit fetch PROFILE' gets it where there is a network; the board checks the release in any case"
+
+
+def rehearse(
+    conversion: Conversion,
+    profile: DeviceProfile,
+    model: Path,
+    progress: Progress | None = None,
+) -> tuple[Rehearsal, ...]:
+    """Check `model` with XNNPACK and without; its golden samples and anchors are beside it.
+
+    Raises CheckFailed with the verdict where the board would not take it: what fails only without XNNPACK does not stop
+    it, nor does an interpreter that this computer has no wheel of, or cannot fetch.
+    """
+    runtime = f"{profile.runtime} {profile.runtime_version}"
+    with tempfile.TemporaryDirectory(prefix="edgekit-") as name:
+        release = _release(Path(name) / "release", conversion, profile, runtime, model)
+        try:
+            python, path = _environment(profile, Path(name) / "tree", progress)
+        except (UserError, CheckFailed) as error:
+            return (Rehearsal(runtime, True, NOT_RUN, error.message, _UNTRIED),)
+        with ThreadPoolExecutor(2) as pool:
+            found = tuple(pool.map(lambda xnnpack: _check(python, path, release, runtime, xnnpack), (True, False)))
+    usual = found[0]
+    if usual.verdict != PASSED:
+        raise CheckFailed(
+            f"{runtime} of {profile.name}, on this computer: {usual.verdict}: {usual.reason}",
+            hint=usual.proposal,
+            verdict=usual.verdict,
+            runtime=runtime,
+        )
+    return found
+
+
+def _release(folder: Path, conversion: Conversion, profile: DeviceProfile, runtime: str, model: Path) -> Path:
+    """A release's folder for the model, as a board has it."""
+    folder.mkdir()
+    (folder / MODEL).symlink_to(model.absolute())
+    for name, wanted in ((GOLDEN, conversion.golden), (ANCHORS, conversion.detection)):
+        if wanted is not None:
+            (folder / name).symlink_to(model.with_name(name).absolute())
+    if conversion.labels is not None:
+        (folder / LABELS).write_text("\n".join(conversion.labels) + "\n", encoding="utf-8")
+    (folder / MANIFEST).write_text(manifests.dumps(record.manifest(conversion, profile, runtime)), encoding="ascii")
+    return folder
+
+
+def _environment(profile: DeviceProfile, tree: Path, progress: Progress | None) -> tuple[list[str], Path | None]:
+    """A Python that has the interpreter, as arguments, and the folder of its modules where that is not its own.
+
+    Raises UserError and CheckFailed when there is none for this computer or it cannot be fetched.
+    """
+    if here.is_own(profile):
+        return [sys.executable, "-P"], None
+    facts, executable = here.stand_in(profile)
+    for file in resolve.resolve(facts, progress=progress).files:
+        path = tree / file.name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.symlink_to(file.path.absolute())
+    return [executable, "-s", "-S"], tree
+
+
+def _check(python: list[str], path: Path | None, release: Path, runtime: str, xnnpack: bool) -> Rehearsal:
+    argv = [*python, "-m", "edgekit_runtime", "check", "--json", "--release", str(release)]
+    argv += ["--batch-size", str(BATCH)] if xnnpack else ["--no-xnnpack"]
+    own = {} if path is None else {"PYTHONPATH": str(path)}
+    environment = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1", **own}
+    try:
+        done = subprocess.run(
+            argv, capture_output=True, text=True, errors="replace", timeout=LIMIT_S, check=False, env=environment,
+            cwd=release, stdin=subprocess.DEVNULL,
+        )  # fmt: skip
+    except subprocess.TimeoutExpired:
+        return Rehearsal(runtime, xnnpack, "timed-out", f"took longer than {LIMIT_S:g} s", "is the model too large?")
+    try:
+        answer: dict[str, Any] = json.loads(done.stdout)
+    except ValueError:
+        last = done.stderr.strip().splitlines()[-1:] or ["it said nothing"]
+        return Rehearsal(runtime, xnnpack, "crashed", f"ended with exit code {done.returncode}: {last[0]}", _CRASHED)
+    if done.returncode == 0:
+        batch, refused = answer["batch_size"], answer["batch_refused"]
+        return Rehearsal(runtime, xnnpack, PASSED, batch=batch if xnnpack else None, batch_refused=refused)
+    verdict, proposal = _VERDICTS.get(answer["type"], ("not-prepared", _CRASHED))
+    return Rehearsal(runtime, xnnpack, verdict, answer["message"], answer["hint"] or proposal)
