@@ -144,7 +144,7 @@ BOARDS = ("generic-aarch64", "generic-armv7")
 class TestFetch:
     @pytest.fixture
     def shelf(self, tmp_path: Path) -> Path:
-        """All wheels of BOARDS, and of their interpreters here, in one folder: pip finds them there and not in an index."""
+        """All wheels of BOARDS, and of their interpreters here, in a folder: pip finds them there, not in an index."""
         shelf = tmp_path / "shelf"
         shelf.mkdir()
         boards = [profile.find(name) for name in BOARDS]
