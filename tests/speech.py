@@ -50,3 +50,15 @@ def first_channel(path: Path) -> NDArray[np.float32]:
         assert (file.getframerate(), file.getsampwidth()) == (16000, 2)
         frames = np.frombuffer(file.readframes(file.getnframes()), "<i2").reshape(-1, file.getnchannels())
     return frames[:, 0].astype(np.float32) / np.float32(32768)
+
+
+def piano_windows(folder: Path) -> NDArray[np.float32]:
+    """Windows of 43,844 samples at 22,050 Hz [N, 43844, 1], padded with silence."""
+    rows = []
+    for path in sorted(folder.glob("*_1000ms.wav")):
+        sound = first_channel(path)
+        row = np.zeros(43844, np.float32)
+        times = np.arange(int(len(sound) * 22050 / 16000)) * 16000 / 22050
+        row[: len(times)] = np.interp(times, np.arange(len(sound)), sound)
+        rows.append(row)
+    return np.stack(rows)[..., None]

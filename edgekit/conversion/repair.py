@@ -25,7 +25,7 @@ LIMIT_S = 600.0
 SLOW = (
     4.0  # times float's median on this computer: kernels that nobody has made fast. Taken only when nothing else fits
 )
-_BLAMED = re.compile(r"\((\w+)\) failed to (?:prepare|invoke)")
+_BLAMED = re.compile(r"\((\w+)\) failed to (?:prepare|invoke)|(\w+) of version \d+, where it has")
 
 
 @dataclass(frozen=True)
@@ -190,6 +190,6 @@ class _Climb:
 
 
 def _blamed(tried: Sequence[_Tried]) -> tuple[str, ...]:
-    """The operators that the interpreter has stopped at."""
-    found = [_BLAMED.search(one.judged.failure or "") for one in tried]
-    return tuple(dict.fromkeys(match[1] for match in found if match))
+    """The operators that the interpreter has stopped at, or whose INT8 version it does not have."""
+    failures = [one.judged.failure or "" for one in tried]
+    return tuple(dict.fromkeys(match[1] or match[2] for text in failures for match in _BLAMED.finditer(text)))

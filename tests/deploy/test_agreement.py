@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.deploy import agreement
-from tests.deploy.agreement import KINDS, MODELS, PAGE, REFUSED, Agreement, RealModel
+from tests.deploy.agreement import KINDS, MODELS, PAGE, Agreement, RealModel
 from tests.deploy.boards import REPOSITORY, Board
 from tests.deploy.kit import User
 
@@ -52,12 +52,10 @@ def _compare(found: Agreement) -> None:
 
 
 @pytest.mark.shared
-def test_each_folder_of_models_is_on_the_page_with_its_figures_or_its_refusal(shared: Path) -> None:
+def test_each_folder_of_models_is_on_the_page_with_its_figures(shared: Path) -> None:
     text = PAGE.read_text("utf-8")
     assert agreement.figures(text).keys() == {(model.name, kind) for model in MODELS for kind in KINDS}
     folders = {path.name for path in (shared / "models").iterdir()}
-    assert folders == {model.folder for model in MODELS} | REFUSED.keys()
-    for folder, says in REFUSED.items():
-        assert f"| {folder} | {says} |" in text
+    assert folders == {model.folder for model in MODELS}
     assert (REPOSITORY / "scripts/board-agreement").stat().st_mode & 0o100
     assert "\nscripts/board-agreement\n" in text

@@ -23,7 +23,7 @@ from edgekit.errors import CheckFailed
 from edgekit.models import flatbuffer, operators, ranges
 from edgekit.profiles.profile import DeviceProfile
 from tests.fixtures.make_models import as_float, classifier
-from tests.model.test_shared import piano_windows
+from tests.speech import piano_windows
 
 SELFIE = "models/selfie_segmentation_savedmodel/saved_model"
 PIANO = "models/basic_pitch_savedmodel/saved_model"

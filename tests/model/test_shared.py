@@ -22,7 +22,7 @@ from edgekit.models import flatbuffer
 from edgekit.models.source import open_model
 from edgekit.profiles.profile import DeviceProfile
 from edgekit.validation.validate import validate, validate_conversion
-from tests.speech import first_channel, music_spectrograms, spectrograms
+from tests.speech import music_spectrograms, piano_windows, spectrograms
 
 pytestmark = pytest.mark.shared
 
@@ -41,18 +41,6 @@ def attempt(board: DeviceProfile, tmp_path: Path) -> Any:
             raise
 
     return run
-
-
-def piano_windows(folder: Path) -> np.ndarray:
-    """Windows of 43,844 samples at 22,050 Hz [N, 43844, 1], padded with silence."""
-    rows = []
-    for path in sorted(folder.glob("*_1000ms.wav")):
-        sound = first_channel(path)
-        row = np.zeros(43844, np.float32)
-        times = np.arange(int(len(sound) * 22050 / 16000)) * 16000 / 22050
-        row[: len(times)] = np.interp(times, np.arange(len(sound)), sound)
-        rows.append(row)
-    return np.stack(rows)[..., None]
 
 
 def test_keyword_spotting(shared: Path, attempt: Any, tmp_path: Path) -> None:
