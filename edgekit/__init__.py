@@ -34,8 +34,10 @@ if TYPE_CHECKING:
     from edgekit.bundles.bundle import Bundle as Bundle
     from edgekit.bundles.bundle import open_bundle as open_bundle
     from edgekit.bundles.packing import pack as pack
+    from edgekit.conversion.cache import default as conversion_cache
     from edgekit.conversion.checkup import examine as examine_calibration
     from edgekit.conversion.convert import convert as convert
+    from edgekit.conversion.convert import convert_many as convert_many
     from edgekit.conversion.record import Conversion as Conversion
     from edgekit.datasets.dataset import RepresentativeDataset as RepresentativeDataset
     from edgekit.datasets.dataset import open_dataset as open_dataset
@@ -85,7 +87,9 @@ _PUBLIC = {
     "bench_file": ("board", "bench_file"),
     "check_thresholds": ("validation.validate", "check"),
     "connect": ("transport", "connect"),
+    "conversion_cache": ("conversion.cache", "default"),
     "convert": ("conversion.convert", "convert"),
+    "convert_many": ("conversion.convert", "convert_many"),
     "declare": ("datasets.declaration", "declare"),
     "deliver": ("deployment", "deliver"),
     "examine_calibration": ("conversion.checkup", "examine"),

@@ -12,7 +12,7 @@ from edgekit_runtime.benchreport import BenchReport
 from edgekit import board as boards
 from edgekit.board import Board, FirstBoot, PushResult, Status
 from edgekit.bundles import bundle, packing
-from edgekit.conversion.convert import convert
+from edgekit.conversion.convert import convert_many
 from edgekit.conversion.record import Conversion, Files
 from edgekit.datasets.declaration import Declaration
 from edgekit.errors import CheckFailed, UserError
@@ -29,12 +29,16 @@ MIN_LABELLED = 100
 
 @dataclass(frozen=True)
 class Prepared:
-    """What was made on the host: `model` is the INT8 `.tflite`, `bundle` the file that boards get."""
+    """What was made on the host: `model` is the INT8 `.tflite`, `bundle` the file that boards get.
+
+    `cached` says that the conversion was taken from the cache.
+    """
 
     model: Path
     bundle: Path
     conversion: Conversion
     validation: Validation
+    cached: bool = False
 
 
 @dataclass(frozen=True)
@@ -68,13 +72,15 @@ def prepare(
     trust_code: bool = False,
     allow_float: bool = False,
     thresholds: Thresholds | None = None,
+    cache: Path | None = None,
     progress: Progress | None = None,
 ) -> Prepared:
     """Convert, validate and bundle into the folder `output`. The runtime is fetched first: a profile without an
     interpreter, or one that is not in the cache and cannot be had, is refused before anything is converted.
 
     The profile's `max_accuracy_drop` is the limit unless `thresholds` states one, where at least `MIN_LABELLED` samples
-    have labels. A limit that `thresholds` states is a budget: what loses more is repaired (see `convert`).
+    have labels. A limit that `thresholds` states is a budget: what loses more is repaired (see `convert`, also for
+    `cache`).
 
     Raises UserError and CheckFailed as its steps do; CheckFailed also when a threshold does not hold.
     """
@@ -84,9 +90,9 @@ def prepare(
     except OSError as error:
         raise UserError(f"{output}: cannot be made: {error.strerror or error}", path=str(output)) from error
     target = output / "model.tflite"
-    record = convert(
+    (done,) = convert_many(
         model,
-        profile=profile,
+        profiles=[profile],
         data=data,
         output=target,
         declaration=declaration,
@@ -96,8 +102,10 @@ def prepare(
         allow_float=allow_float,
         max_drop=thresholds.max_accuracy_drop if thresholds else None,
         held_out=held_out,
+        cache=cache,
         progress=progress,
     )
+    record = done.record
     validation = validate.validate_conversion(
         target, held_out or data, num_threads=profile.num_threads, seed=seed + 1, progress=progress
     )
@@ -109,7 +117,7 @@ def prepare(
         limits = replace(limits, max_accuracy_drop=profile.max_accuracy_drop)
     validate.check(validation, limits)
     made = packing.pack(target, profile, output / f"{packing.release_name(record.name)}.ekb", progress=progress)
-    return Prepared(target, made.path, record, validation)
+    return Prepared(target, made.path, record, validation, done.cached)
 
 
 def deliver(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import resource
 import tempfile
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
@@ -13,27 +14,30 @@ import typer
 from edgekit_runtime import schema
 
 from edgekit.cli import files, options, show
-from edgekit.cli.figures import gate, show_conversion, show_validation
-from edgekit.conversion.convert import convert as convert_model
-from edgekit.conversion.convert import default_log
+from edgekit.cli.figures import FROM_CACHE, gate, show_conversion, show_validation
+from edgekit.conversion import cache
+from edgekit.conversion.convert import Made, convert_many, default_log, named
 from edgekit.conversion.layers import LayerReport, measure
 from edgekit.conversion.layers import Request as LayerRequest
 from edgekit.conversion.record import Conversion, Files
+from edgekit.errors import CheckFailed
 from edgekit.profiles import profile
+from edgekit.profiles.profile import DeviceProfile
 from edgekit.reports import conversion_page
 from edgekit.validation import validate as validation
+from edgekit.validation.validate import Thresholds, Validation
 
 
 def convert(
     model: options.Model,
-    profile_name: options.ProfileName,
+    profile_names: options.ProfileNames,
     output: Annotated[
         Path,
         typer.Option(
             "--output",
             "-o",
             metavar="FILE",
-            help="The .tflite to write; its record goes into a folder NAME.edgekit beside it.",
+            help="The .tflite to write, NAME.tflite; its record goes into a folder NAME.edgekit beside it.",
         ),
     ],
     calibrate: options.Calibrate,
@@ -60,6 +64,7 @@ def convert(
     min_sqnr: options.MinSqnr = None,
     min_agreement: options.MinAgreement = None,
     max_drop: options.Budget = None,
+    no_cache: options.NoCache = False,
     report: Annotated[
         Path | None,
         typer.Option("--report", metavar="FILE", help="Write a page (HTML) with error by layer and what was tried."),
@@ -69,18 +74,17 @@ def convert(
 
     Example: edgekit convert model.keras -p raspberry-pi-4b -c photos --range -1..1 -o model.tflite
     """
-    facts = profile.find(profile_name, profiles or ())
+    targets = [profile.find(name, profiles or ()) for name in profile_names]
     limits = options.thresholds(min_cosine, min_sqnr, min_agreement, max_drop)
     declaration = options.declared(
         declare, labels, size, name=name, task=task, range=range_, mean=mean, std=std, color=color,
         resize=resize, filter=filter_, pad=pad,
     )  # fmt: skip
-    log = default_log()
     begun = time.monotonic()
     with show.progress() as update:
-        made = convert_model(
+        made = convert_many(
             model,
-            profile=facts,
+            profiles=targets,
             data=calibrate,
             output=output,
             declaration=declaration,
@@ -90,40 +94,92 @@ def convert(
             allow_float=allow_float,
             max_drop=limits.max_accuracy_drop,
             held_out=data,
+            cache=None if no_cache else cache.default(),
             progress=update,
-            log=log,
+            log=default_log(),
         )
-        result = validation.validate_conversion(
-            output, data or calibrate, num_threads=facts.num_threads, seed=seed + 1, progress=update
-        )
+        results = _validated(made, targets, data or calibrate, seed + 1, update)
         if report is not None:
-            layers = _layers(output, calibrate, made, seed, update)
-            files.write(report, conversion_page.render(made, result, layers).encode("utf-8"))
-    seconds = time.monotonic() - begun
-    # TensorFlow works in a child; of all children this is the largest, in KiB on Linux.
+            _write_reports(named(report, targets), made, results, calibrate, seed, update)
+    # TensorFlow works in a child; of all children the largest, in KiB on Linux.
     peak_mb = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
-    if result.accuracy is None:
-        limits = replace(limits, max_accuracy_drop=None)  # the repair has judged it by how near it is to float
+    cost = {"seconds": round(time.monotonic() - begun, 1), "peak_memory_mb": round(peak_mb)}
     if not json:
-        show_conversion(made, facts)
-        show_validation(result, held_out=data not in (None, calibrate), told=made.notes, kind=made.kind)
-        show.say(f"wrote {output} and {Files.of(output).folder}/" + (f", and {report}" if report else ""))
-        if log is not None:
-            show.say(f"TensorFlow's own words are in {log}", style="dim")
-        show.say(f"{seconds:.0f} s, peak memory {peak_mb:.0f} MiB", style="dim")
-    gate(result, limits)
+        for target, one, result in zip(targets, made, results, strict=True):
+            show_conversion(one.record, target)
+            held_out = data not in (None, calibrate)
+            show_validation(result, held_out=held_out, told=one.record.notes, kind=one.record.kind)
+        _tell(made, () if report is None else named(report, targets), cost)
+    _judge(made, results, limits)
     if json:
-        show.data(
-            {
-                "conversion": schema.plain(made),
-                "validation": schema.plain(result),
-                "output": str(output),
-                "seconds": round(seconds, 1),
-                "peak_memory_mb": round(peak_mb),
-            }
-        )
+        parts = [_plain(one, result) for one, result in zip(made, results, strict=True)]
+        show.data({**parts[0], **cost} if len(parts) == 1 else {"conversions": parts, **cost})
         return
-    show.next_step("edgekit", "bundle", output, "-p", profile_name, "-o", output.with_suffix(".ekb"))
+    for given, one in zip(profile_names, made, strict=True):
+        show.next_step("edgekit", "bundle", one.output, "-p", given, "-o", one.output.with_suffix(".ekb"))
+
+
+def _validated(
+    made: Sequence[Made], targets: Sequence[DeviceProfile], data: Path, seed: int, update: show.ProgressCallback
+) -> list[Validation]:
+    """Of each; the same model with the same threads is measured once."""
+    known: dict[tuple[str, int], Validation] = {}
+    for one, target in zip(made, targets, strict=True):
+        same = (one.record.model_sha256, target.num_threads)
+        if same not in known:
+            known[same] = validation.validate_conversion(
+                one.output, data, num_threads=target.num_threads, seed=seed, progress=update
+            )
+    return [known[one.record.model_sha256, target.num_threads] for one, target in zip(made, targets, strict=True)]
+
+
+def _write_reports(
+    pages: Sequence[Path],
+    made: Sequence[Made],
+    results: Sequence[Validation],
+    data: Path,
+    seed: int,
+    update: show.ProgressCallback,
+) -> None:
+    for page, one, result in zip(pages, made, results, strict=True):
+        layers = _layers(one.output, data, one.record, seed, update)
+        files.write(page, conversion_page.render(one.record, result, layers).encode("utf-8"))
+
+
+def _tell(made: Sequence[Made], pages: Sequence[Path], cost: dict[str, float]) -> None:
+    for number, one in enumerate(made):
+        page = f", and {pages[number]}" if pages else ""
+        show.say(f"wrote {one.output} and {Files.of(one.output).folder}/{page}")
+    known = [str(one.output) for one in made if one.cached]
+    if known:
+        which = "" if len(made) == 1 else f"{', '.join(known)}: "
+        show.say(which + FROM_CACHE, style="dim")
+    log = default_log()
+    if log is not None and len(known) < len(made):
+        show.say(f"TensorFlow's own words are in {log}", style="dim")
+    show.say(f"{cost['seconds']:.0f} s, peak memory {cost['peak_memory_mb']} MiB", style="dim")
+
+
+def _judge(made: Sequence[Made], results: Sequence[Validation], limits: Thresholds) -> None:
+    """Raises CheckFailed of the first that does not hold; of several it says which."""
+    for one, result in zip(made, results, strict=True):
+        # What has no labels the repair has judged by how near it is to float.
+        held = limits if result.accuracy is not None else replace(limits, max_accuracy_drop=None)
+        try:
+            gate(result, held)
+        except CheckFailed as failure:
+            if len(made) > 1:
+                failure.message = f"{one.record.profile}: {failure.message}"
+            raise
+
+
+def _plain(one: Made, result: Validation) -> dict[str, object]:
+    return {
+        "conversion": schema.plain(one.record),
+        "validation": schema.plain(result),
+        "output": str(one.output),
+        "cached": one.cached,
+    }
 
 
 def _layers(model: Path, data: Path, made: Conversion, seed: int, update: show.ProgressCallback) -> LayerReport:

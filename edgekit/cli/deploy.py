@@ -15,8 +15,9 @@ from edgekit import deployment, transport
 from edgekit.cli import files, fleet, options, show
 from edgekit.cli.bench import show_bench
 from edgekit.cli.boards import opened, show_first_boot, show_push
-from edgekit.cli.figures import show_conversion, show_validation
+from edgekit.cli.figures import FROM_CACHE, show_conversion, show_validation
 from edgekit.cli.help import Command
+from edgekit.conversion import cache
 from edgekit.deployment import Deployment, Prepared
 from edgekit.fleet import Outcome, worst
 from edgekit.profiles import profile
@@ -65,6 +66,7 @@ def deploy(
     min_sqnr: options.MinSqnr = None,
     min_agreement: options.MinAgreement = None,
     max_drop: options.Budget = None,
+    no_cache: options.NoCache = False,
 ) -> None:
     """One command from a trained model to a measured release: convert, validate, bundle, push, activate, bench.
 
@@ -93,6 +95,7 @@ def deploy(
             trust_code=trust_code,
             allow_float=allow_float,
             thresholds=limits,
+            cache=None if no_cache else cache.default(),
             progress=update,
         )
 
@@ -198,6 +201,8 @@ def demo(
 def _show_prepared(prepared: Prepared, facts: DeviceProfile, *, held_out: bool) -> None:
     show_conversion(prepared.conversion, facts)
     show_validation(prepared.validation, held_out=held_out, told=prepared.conversion.notes)
+    if prepared.cached:
+        show.say(FROM_CACHE, style="dim")
 
 
 def _show_delivered(done: Deployment) -> None:
@@ -211,7 +216,8 @@ def _show_delivered(done: Deployment) -> None:
 
 def _plain(done: Deployment, prepared: Prepared, page: Path) -> dict[str, object]:
     plain: dict[str, object] = schema.plain(done)
-    return {**plain, "model": str(prepared.model), "bundle": str(prepared.bundle), "report": str(page)}
+    made = {"model": str(prepared.model), "bundle": str(prepared.bundle), "cached": prepared.cached}
+    return {**plain, **made, "report": str(page)}
 
 
 def _plain_outcome(

@@ -16,6 +16,8 @@ from edgekit.profiles.profile import DeviceProfile
 from edgekit.validation import validate as validation
 from edgekit.validation.validate import Thresholds, Validation
 
+FROM_CACHE = "from the cache: the same was converted before (--no-cache converts anew)"
+
 
 def gate(result: Validation, limits: Thresholds) -> None:
     """Raises CheckFailed with the figures in it, so that a program gets one document whatever happens."""

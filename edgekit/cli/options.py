@@ -55,6 +55,25 @@ ProfileName = Annotated[
         autocompletion=complete.profiles,
     ),
 ]
+ProfileNames = Annotated[
+    list[str],
+    typer.Option(
+        "--profile",
+        "-p",
+        metavar="PROFILE",
+        help="The board's profile: a name of 'edgekit profiles list', or a .toml file. May be repeated: the model is "
+        "then calibrated once, and each profile has files of its own, NAME.PROFILE.tflite.",
+        autocompletion=complete.profiles,
+    ),
+]
+NoCache = Annotated[
+    bool,
+    typer.Option(
+        "--no-cache",
+        envvar="EDGEKIT_NO_CACHE",
+        help="Convert anew, though the same was converted before, and keep nothing for the next time.",
+    ),
+]
 Model = Annotated[
     Path,
     typer.Argument(metavar="MODEL", help="Any form of a trained model, such as a SavedModel folder or a .keras file."),

@@ -1,34 +1,40 @@
-"""convert: SourceModel + DeviceProfile + RepresentativeDataset -> Conversion."""
+"""convert: SourceModel + DeviceProfile + RepresentativeDataset -> Conversion, for one board or for several at once."""
 
 import contextlib
-import hashlib
-import os
 import shutil
 import tempfile
-from collections.abc import Iterator
-from dataclasses import replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import platformdirs
 from edgekit_runtime import schema
-from edgekit_runtime.manifest import ANCHORS, GOLDEN, LABELS, Provenance
 
 from edgekit import worker
-from edgekit.conversion import doctor, prove, quantize
-from edgekit.conversion.calibration import CALIBRATION, CalibrationRecord
-from edgekit.conversion.candidate import Candidate
-from edgekit.conversion.record import FLOAT, RECORD, Conversion, Files
-from edgekit.conversion.rehearse import rehearse
-from edgekit.conversion.repair import Budget, repair
+from edgekit.conversion import key as keys
+from edgekit.conversion import produce
+from edgekit.conversion.cache import Cache
+from edgekit.conversion.order import Board, Order
+from edgekit.conversion.record import RECORD, Conversion, Files
+from edgekit.conversion.rehearsal import NOT_RUN
 from edgekit.datasets.dataset import open_dataset
 from edgekit.datasets.declaration import Declaration
 from edgekit.errors import UserError
-from edgekit.models import arena, keras_archive, keras_model
+from edgekit.models import keras_archive, keras_model
 from edgekit.models.source import SourceModel, open_model, require_convertible
 from edgekit.profiles.profile import DeviceProfile
-from edgekit.runtimes import gate, resolve
+from edgekit.runtimes import resolve
 
 MB = 1024 * 1024
+
+
+@dataclass(frozen=True)
+class Made:
+    """One of several conversions: the `.tflite`, its record, and whether it came from the cache."""
+
+    output: Path
+    record: Conversion
+    cached: bool
 
 
 def convert(
@@ -44,6 +50,7 @@ def convert(
     allow_float: bool = False,
     max_drop: float | None = None,
     held_out: Path | None = None,
+    cache: Path | None = None,
     progress: worker.Progress | None = None,
     log: Path | None = None,
 ) -> Conversion:
@@ -54,6 +61,9 @@ def convert(
     float. With `max_drop` (a share of 1) a model that loses more is repaired: see `repair`; it is judged on `held_out`,
     else on `data`.
 
+    `cache` is a folder of earlier conversions (`cache.default()` is the user's): one of the same content is taken from
+    there, and a new one put there; nothing is when `data` are a Python function.
+
     TensorFlow runs in a process of its own; what it says goes to `log` (default: the user's log folder).
 
     `progress(stage, done, total)` is called with the stages load, float, calibrate, quantize, prove and examine, and
@@ -61,50 +71,84 @@ def convert(
     Raises UserError for inputs that do not fit and for a board that no interpreter does, CheckFailed for a model that
     was converted but does not run.
     """
-    interpreter = resolve.choose(profile)[0]
+    (made,) = convert_many(
+        model,
+        profiles=[profile],
+        data=data,
+        output=output,
+        declaration=declaration,
+        samples=samples,
+        seed=seed,
+        trust_code=trust_code,
+        allow_float=allow_float,
+        max_drop=max_drop,
+        held_out=held_out,
+        cache=cache,
+        progress=progress,
+        log=log,
+    )
+    return made.record
+
+
+def convert_many(
+    model: Path,
+    *,
+    profiles: Sequence[DeviceProfile],
+    data: Path,
+    output: Path,
+    declaration: Declaration | None = None,
+    samples: int = 200,
+    seed: int = 0,
+    trust_code: bool = False,
+    allow_float: bool = False,
+    max_drop: float | None = None,
+    held_out: Path | None = None,
+    cache: Path | None = None,
+    progress: worker.Progress | None = None,
+    log: Path | None = None,
+) -> tuple[Made, ...]:
+    """`convert` for several boards: the model is loaded, lowered and calibrated once. What is written is what `convert`
+    would write for each, at `named(output, profiles)`; if any of them cannot be converted, nothing is.
+    """
     declaration = declaration or Declaration()
-    source = _checked(model, output, data, samples, trust_code=trust_code, declaration=declaration)
+    interpreters = [resolve.choose(profile)[0] for profile in profiles]
+    outputs = named(output, profiles)
+    source = _checked(model, output, samples, trust_code=trust_code)
+    order = Order(
+        model=source,
+        data=open_dataset(data, declaration.labels, run=False),
+        declaration=declaration,
+        samples=samples,
+        seed=seed,
+        trust_code=trust_code,
+        allow_float=allow_float,
+        max_drop=max_drop,
+        held_out=None if held_out is None else open_dataset(held_out, declaration.labels, run=False),
+    )
     with _staging(output) as folder:
-        log = log or default_log()
-        request = quantize.Request(
-            model=str(source.path),
-            form=source.form,
-            trust_code=trust_code,
-            declaration=declaration,
-            data=str(data),
-            samples=samples,
-            seed=seed,
-            input_dtype=profile.input_dtype,
-            output_dtype=profile.output_dtype,
-            allow_float=allow_float,
-            dense_per_channel=interpreter.dense_per_channel,
-            folder=str(folder),
-            repair=max_drop is not None,
-        )
-        plain = worker.run("convert", schema.plain(request), what=f"converting {model}", log=log, progress=progress)
-        made = schema.read(quantize.Quantized, plain, "conversion")
-
-        def described(made: quantize.Quantized, proof: prove.Proof, path: Path) -> Conversion:
-            plain = _record(source, made, proof, path, name=declaration.name, profile=profile.name)
-            return replace(plain, rehearsals=rehearse(plain, profile, path, progress))
-
-        candidates: tuple[Candidate, ...] = ()
-        kind = "int8"
-        if max_drop is None:
-            gate.require(folder / quantize.INT8, profile, interpreter)
-            proof = prove.run(request, made, folder / quantize.INT8, log=log, progress=progress)
-        else:
-            budget = Budget(max_drop, held_out or data, profile, interpreter, described)
-            repaired = repair(request, made, budget, log=log, progress=progress)
-            made, proof, candidates, kind = repaired.made, repaired.proof, repaired.candidates, repaired.taken.name
-        record = described(made, proof, folder / quantize.INT8)
-        findings = doctor.diagnose(request, made, held_out, log=log, progress=progress)
-        record = replace(record, kind=kind, candidates=candidates, findings=findings)
+        boards = [
+            Board(profile, interpreter, path, folder / str(number))
+            for number, (profile, interpreter, path) in enumerate(zip(profiles, interpreters, outputs, strict=True))
+        ]
+        store = None if cache is None else Cache(cache)
+        made = _made(order, boards, folder, store, log=log or default_log(), progress=progress)
         try:
-            _publish(record, _calibration(record, made), folder, output)
+            for board in boards:
+                _publish(board)
         except OSError as error:
             raise UserError(f"{output}: cannot be written: {error.strerror}", output=str(output)) from error
-    return record
+    return made
+
+
+def named(output: Path, profiles: Sequence[DeviceProfile]) -> tuple[Path, ...]:
+    """Where each profile's file goes: `output` itself for one, else NAME.PROFILE.SUFFIX. Raises UserError."""
+    names = [profile.name for profile in profiles]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice or not names:
+        raise UserError(f"profile given twice: {', '.join(twice)}" if twice else "no profile", profiles=names)
+    if len(names) == 1:
+        return (output,)
+    return tuple(output.with_name(f"{output.stem}.{name}{output.suffix}") for name in names)
 
 
 def default_log() -> Path | None:
@@ -118,9 +162,48 @@ def default_log() -> Path | None:
     return path
 
 
-def _checked(
-    model: Path, output: Path, data: Path, samples: int, *, trust_code: bool, declaration: Declaration
-) -> SourceModel:
+def _made(
+    order: Order,
+    boards: Sequence[Board],
+    folder: Path,
+    cache: Cache | None,
+    *,
+    log: Path | None,
+    progress: worker.Progress | None,
+) -> tuple[Made, ...]:
+    """Each board's files are in its `finished`, those that the cache has not freshly made."""
+    wanted = {board: keys.key(order, board) for board in boards} if cache else {}
+    records: dict[Board, Conversion] = {}
+    for board, key in wanted.items():
+        if cache and key and cache.take(key, board.finished):
+            text = (board.finished / produce.FOLDER / RECORD).read_bytes()
+            records[board] = schema.load_json(Conversion, text, RECORD)
+    cached = set(records)
+    missing = [board for board in boards if board not in cached]
+    if missing:
+        records |= zip(missing, produce.produce(order, missing, folder, log=log, progress=progress), strict=True)
+    for board in missing if cache else ():
+        key = wanted[board]
+        # Files that have changed on the way are not those that the key was made of; an interpreter that could not be
+        # fetched may be another time.
+        tried = all(one.verdict != NOT_RUN for one in records[board].rehearsals)
+        if cache and key and tried and keys.key(_again(order), board) == key:
+            cache.keep(key, board.finished)
+    return tuple(Made(board.output, records[board], board in cached) for board in boards)
+
+
+def _again(order: Order) -> Order:
+    """The same, looked at anew."""
+    labels = order.declaration.labels
+    return replace(
+        order,
+        model=replace(order.model, sha256=open_model(order.model.path).sha256),
+        data=open_dataset(order.data.path, labels, run=False),
+        held_out=None if order.held_out is None else open_dataset(order.held_out.path, labels, run=False),
+    )
+
+
+def _checked(model: Path, output: Path, samples: int, *, trust_code: bool) -> SourceModel:
     if output.suffix != ".tflite":
         raise UserError(f"{output}: the output must end in .tflite")
     if not output.parent.is_dir():
@@ -131,46 +214,7 @@ def _checked(
     require_convertible(source)
     if source.form == "keras" and not trust_code:
         keras_model.refuse_code(source.path, keras_archive.code_in(keras_archive.read_config(source.path)))
-    open_dataset(data, declaration.labels, run=False)
     return source
-
-
-def _record(
-    source: SourceModel,
-    made: quantize.Quantized,
-    proof: prove.Proof,
-    path: Path,
-    *,
-    name: str | None,
-    profile: str,
-) -> Conversion:
-    int8, reference = path.read_bytes(), path.with_name(quantize.FLOAT).read_bytes()
-    return Conversion(
-        name=name or source.name,
-        task=made.task,
-        profile=profile,
-        inputs=proof.inputs,
-        outputs=proof.outputs,
-        input_names=made.input_names,
-        preprocess=made.preprocess,
-        labels=made.labels,
-        provenance=Provenance(
-            source=source.name if source.path.is_dir() else source.path.name,
-            source_format=source.form,
-            source_sha256=source.sha256,
-            versions=made.versions,
-            calibration=made.calibration,
-        ),
-        model_sha256=hashlib.sha256(int8).hexdigest(),
-        model_size=len(int8),
-        float_sha256=hashlib.sha256(reference).hexdigest(),
-        float_size=len(reference),
-        golden=proof.golden,
-        detection=made.detection,
-        notes=(*source.notes, *made.notes, *proof.notes),
-        arena_bytes=arena.peak_bytes(int8),
-        delegation=proof.delegation,
-    )
 
 
 @contextlib.contextmanager
@@ -186,26 +230,10 @@ def _staging(output: Path) -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _calibration(record: Conversion, made: quantize.Quantized) -> CalibrationRecord:
-    calibration = made.calibration
-    names = tuple(finding.name for finding in record.findings)
-    return CalibrationRecord(made.used, calibration.seed, calibration.samples, calibration.skipped, names)
-
-
-def _publish(record: Conversion, calibration: CalibrationRecord, folder: Path, output: Path) -> None:
+def _publish(board: Board) -> None:
     """Put folder and model in their places by renames. Between the two, `Conversion.load` says what is wrong."""
-    files, fresh = Files.of(output), folder / "fresh"
-    fresh.mkdir()
-    (folder / quantize.FLOAT).rename(fresh / FLOAT)
-    if record.golden is not None:
-        (folder / GOLDEN).rename(fresh / GOLDEN)
-    if record.detection is not None:
-        (folder / ANCHORS).rename(fresh / ANCHORS)
-    if record.labels is not None:
-        (fresh / LABELS).write_text("\n".join(record.labels) + "\n", encoding="utf-8")
-    (fresh / CALIBRATION).write_text(schema.dump_json(calibration), encoding="utf-8")
-    (fresh / RECORD).write_text(schema.dump_json(record), encoding="utf-8")
-    if files.folder.exists():
-        files.folder.rename(folder / "old")
-    fresh.rename(files.folder)
-    os.replace(folder / quantize.INT8, output)
+    place = Files.of(board.output).folder
+    if place.exists():
+        place.rename(board.folder / "old")
+    (board.finished / produce.FOLDER).rename(place)
+    (board.finished / produce.MODEL).replace(board.output)

@@ -13,6 +13,7 @@ from edgekit_runtime import batch, schema
 from edgekit_runtime.manifest import ANCHORS, Calibration, Detection, Preprocess, TensorSpec
 from edgekit_runtime.preprocess import to_real
 
+from edgekit import worker
 from edgekit.conversion import boxes, integer
 from edgekit.conversion.lowering import Opened, failures, open_source
 from edgekit.datasets import declaration as declarations
@@ -30,8 +31,17 @@ INT8 = "int8.tflite"
 
 
 @dataclass(frozen=True)
+class Encoding:
+    """What of a board the INT8 model depends on."""
+
+    input_dtype: str
+    output_dtype: str
+    dense_per_channel: bool
+
+
+@dataclass(frozen=True)
 class Request:
-    """What the parent asks for. `folder` is where the two models are written (FLOAT and INT8).
+    """What the parent asks for. `folder` is where the models are written: FLOAT, and `int8_name` for each encoding.
 
     With `repair` operators may stay in float, and an INT8 model that cannot be made is no error.
     Of a detector ANCHORS and what the original finds (`boxes.ORIGINAL`) stand there, too.
@@ -44,10 +54,8 @@ class Request:
     data: str
     samples: int
     seed: int
-    input_dtype: str
-    output_dtype: str
+    encodings: tuple[Encoding, ...]
     allow_float: bool
-    dense_per_channel: bool
     folder: str
     repair: bool = False
 
@@ -82,14 +90,26 @@ class Prepared:
     inputs: tuple[TensorSpec, ...]
 
 
+def int8_name(number: int) -> str:
+    """The file of the model in the encoding of this number."""
+    return INT8 if number == 0 else f"int8-{number}.tflite"
+
+
+def run(request: Request, *, log: Path | None, progress: Progress | None) -> tuple[Quantized, ...]:
+    """`quantize` in a process of its own."""
+    what = f"converting {request.model}"
+    plain = worker.run("convert", schema.plain(request), what=what, log=log, progress=progress)
+    return tuple(schema.read(Quantized, item, "conversion") for item in plain["made"])
+
+
 def work(request: dict[str, Any], progress: Progress) -> dict[str, Any]:
-    """Convert; returns a plain Quantized."""
-    plain: dict[str, Any] = schema.plain(quantize(schema.read(Request, request, "request"), progress))
-    return plain
+    """Convert; returns a plain Quantized for each encoding."""
+    made = quantize(schema.read(Request, request, "request"), progress)
+    return {"made": [schema.plain(one) for one in made]}
 
 
-def quantize(request: Request, progress: Progress) -> Quantized:
-    """Write FLOAT and INT8 into `request.folder`. Raises UserError and CheckFailed."""
+def quantize(request: Request, progress: Progress) -> tuple[Quantized, ...]:
+    """Write the float model, and from one calibration an INT8 model in each encoding. Raises UserError, CheckFailed."""
     import tensorflow as tf
 
     progress("load", 0, 1)
@@ -108,30 +128,34 @@ def quantize(request: Request, progress: Progress) -> Quantized:
     with failures(model):
         calibrated = integer.calibrate(float_model, calibration(stream, preprocess, progress, named=named))
     (folder / CALIBRATED).write_bytes(calibrated)
-    used = tuple(stream.used)
-    notes, failure = _int8(request, calibrated, folder)
+    built = [_int8(request, number, calibrated, folder) for number in range(len(request.encodings))]
     progress("quantize", 1, 1)
-    outputs = flatbuffer.read(folder / (FLOAT if failure else INT8)).outputs
-    labels = declared.labels or class_names(data, outputs)
-    detection = None
     if opened.detector is not None:
-        detection = _detection(opened.detector, outputs, folder)
+        np.save(folder / ANCHORS, opened.detector.anchors)
         reals = tuple(replace(spec, dtype="float32") for spec in inputs)
         boxes.write_original(opened.detector, data.stream(reals, preprocess, seed=request.seed), folder, progress)
-    return Quantized(
-        task="detection" if detection else declared.task or task_of(outputs, labels, preprocess),
-        preprocess=preprocess,
-        labels=labels,
-        input_names=tuple(spec.name for spec in inputs),
-        calibration=stream.calibration(),
-        versions=_versions(tf, model, request.form),
-        notes=(*opened.notes, *notes)
-        + (("the batch is fixed to 1",) if inputs[0].shape[:1] == (1,) else ())
-        + stream.notes(),
-        detection=detection,
-        failure=failure,
-        used=used,
-    )
+    versions = _versions(tf, model, request.form)
+
+    def told(number: int, notes: tuple[str, ...], failure: str | None) -> Quantized:
+        outputs = flatbuffer.read(folder / (FLOAT if failure else int8_name(number))).outputs
+        labels = declared.labels or class_names(data, outputs)
+        detection = _detection(opened.detector, outputs) if opened.detector else None
+        return Quantized(
+            task="detection" if detection else declared.task or task_of(outputs, labels, preprocess),
+            preprocess=preprocess,
+            labels=labels,
+            input_names=tuple(spec.name for spec in inputs),
+            calibration=stream.calibration(),
+            versions=versions,
+            notes=(*opened.notes, *notes)
+            + (("the batch is fixed to 1",) if inputs[0].shape[:1] == (1,) else ())
+            + stream.notes(),
+            detection=detection,
+            failure=failure,
+            used=tuple(stream.used),
+        )
+
+    return tuple(told(number, *one) for number, one in enumerate(built))
 
 
 def prepare(model: Path, form: str, declared: Declaration, data: Path, folder: Path, *, trust_code: bool) -> Prepared:
@@ -147,28 +171,28 @@ def prepare(model: Path, form: str, declared: Declaration, data: Path, folder: P
     return Prepared(opened, declared, dataset, preprocess, _fixed(opened.inputs, dataset, preprocess))
 
 
-def _int8(request: Request, calibrated: bytes, folder: Path) -> tuple[tuple[str, ...], str | None]:
-    """Write INT8; returns notes, and why there is none if that is for a repair to mend."""
+def _int8(request: Request, number: int, calibrated: bytes, folder: Path) -> tuple[tuple[str, ...], str | None]:
+    """Write the INT8 model; returns notes, and why there is none if that is for a repair to mend."""
+    encoding = request.encodings[number]
     try:
         with failures(Path(request.model)):
             content = integer.quantize(
                 calibrated,
-                input_dtype=request.input_dtype,
-                output_dtype=request.output_dtype,
-                dense_per_channel=request.dense_per_channel,
+                input_dtype=encoding.input_dtype,
+                output_dtype=encoding.output_dtype,
+                dense_per_channel=encoding.dense_per_channel,
             )
     except (UserError, CheckFailed) as error:
         if not request.repair:
             raise
         return (), error.message
     notes = _float_operators(flatbuffer.parse(content), request)
-    (folder / INT8).write_bytes(flatbuffer.named(content))
+    (folder / int8_name(number)).write_bytes(flatbuffer.named(content))
     return notes, None
 
 
-def _detection(found: Detector, outputs: Sequence[TensorSpec], folder: Path) -> Detection:
+def _detection(found: Detector, outputs: Sequence[TensorSpec]) -> Detection:
     names = [spec.name for spec in outputs]
-    np.save(folder / ANCHORS, found.anchors)
     return replace(found.detection, boxes=names.index(BOXES), scores=names.index(SCORES))
 
 

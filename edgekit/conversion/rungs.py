@@ -70,11 +70,12 @@ def _int8(request: Request, folder: Path) -> bytes:
         nodes = {layer.tensor for layer in worst[: max(1, int(len(worst) * _SHARES[request.rung]))]}
         if not worst:
             raise UserError("no INT8 candidate ran, so that its layers could be compared with float")
+    (encoding,) = request.conversion.encodings
     return integer.quantize(
         calibrated,
-        input_dtype=request.conversion.input_dtype,
-        output_dtype=request.conversion.output_dtype,
-        dense_per_channel=request.conversion.dense_per_channel,
+        input_dtype=encoding.input_dtype,
+        output_dtype=encoding.output_dtype,
+        dense_per_channel=encoding.dense_per_channel,
         float_operators=request.denied,
         float_nodes=nodes,
     )

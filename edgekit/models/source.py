@@ -44,6 +44,11 @@ class SourceModel:
     size: int
     notes: tuple[str, ...] = ()
 
+    @property
+    def file_name(self) -> str:
+        """The file's own name; of a folder, which may lie anywhere, the model's."""
+        return self.name if self.path.is_dir() else self.path.name
+
 
 def open_model(path: Path) -> SourceModel:
     """Recognise and hash a model. Raises UserError for what is not a model."""

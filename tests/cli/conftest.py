@@ -19,10 +19,13 @@ _OURS = ("EDGEKIT_", "_EDGEKIT_", "XDG_", "SSH_", "TF_", "KMP_", "PYTEST_")
 
 
 def environment(home: Path) -> dict[str, str]:
-    """That of a user who lives in `home`; wheels are fetched once a machine, not once a run."""
+    """That of a user who lives in `home`; wheels are fetched once a machine, not once a run, and nothing is converted
+    but by the test itself.
+    """
     kept = {key: value for key, value in os.environ.items() if not key.startswith(_OURS)}
     cache = os.environ.get("EDGEKIT_CACHE") or str(platformdirs.user_cache_path("edgekit"))
-    return {**kept, "HOME": str(home), "EDGEKIT_CACHE": cache, "COLUMNS": "100", "CUDA_VISIBLE_DEVICES": "-1"}
+    own = {"HOME": str(home), "EDGEKIT_CACHE": cache, "EDGEKIT_NO_CACHE": "1"}
+    return {**kept, **own, "COLUMNS": "100", "CUDA_VISIBLE_DEVICES": "-1"}
 
 
 @pytest.fixture

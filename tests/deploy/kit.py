@@ -63,6 +63,7 @@ class User:
             **kept,
             "HOME": str(self.home),
             "EDGEKIT_CACHE": _CACHE,
+            "EDGEKIT_NO_CACHE": "1",
             "EDGEKIT_CONFIG_DIR": str(self.home / "edgekit"),
             "EDGEKIT_EMBEDDED_ROOT": str(self.home / "embedded"),
         }

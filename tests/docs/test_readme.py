@@ -35,6 +35,7 @@ def demo_output(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> P
 def own_board(folder: Path) -> dict[str, str]:
     return {
         **os.environ,
+        "EDGEKIT_NO_CACHE": "1",
         "EDGEKIT_EMBEDDED_ROOT": str(folder / "board"),
         "EDGEKIT_CONFIG_DIR": str(folder / "config"),
     }
