@@ -375,7 +375,7 @@ def main() -> None:
 
 
 def piano() -> Array:
-    from tests.model.test_shared import piano_windows
+    from tests.speech import piano_windows
 
     return piano_windows(SHARED / "data/speech_wavs")
 

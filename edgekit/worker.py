@@ -28,6 +28,7 @@ JOBS = {
     "prove": "edgekit.conversion.prove",
     "rung": "edgekit.conversion.rungs",
     "layers": "edgekit.conversion.layers",
+    "examples": "edgekit.conversion.examples",
     "doctor": "edgekit.conversion.doctor",
     "checkup": "edgekit.conversion.checkup",
     "validate": "edgekit.validation.comparison",

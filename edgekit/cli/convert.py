@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import resource
-import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -17,9 +16,8 @@ from edgekit.cli import files, options, show
 from edgekit.cli.figures import FROM_CACHE, gate, show_conversion, show_validation
 from edgekit.conversion import cache
 from edgekit.conversion.convert import Made, convert_many, default_log, named
-from edgekit.conversion.layers import LayerReport, measure
-from edgekit.conversion.layers import Request as LayerRequest
-from edgekit.conversion.record import Conversion, Files
+from edgekit.conversion.evidence import Evidence, gather
+from edgekit.conversion.record import Files
 from edgekit.errors import CheckFailed
 from edgekit.profiles import profile
 from edgekit.profiles.profile import DeviceProfile
@@ -67,7 +65,7 @@ def convert(
     no_cache: options.NoCache = False,
     report: Annotated[
         Path | None,
-        typer.Option("--report", metavar="FILE", help="Write a page (HTML) with error by layer and what was tried."),
+        typer.Option("--report", metavar="FILE", help="Write a page (HTML): what was tried, examples, error by layer."),
     ] = None,
 ) -> None:
     """Convert a trained model to full INT8 TFLite for a board, run it, and compare it with float.
@@ -99,8 +97,11 @@ def convert(
             log=default_log(),
         )
         results = _validated(made, targets, data or calibrate, seed + 1, update)
+        evidence: list[Evidence] = []
         if report is not None:
-            _write_reports(named(report, targets), made, results, calibrate, seed, update)
+            evidence = _evidence(made, calibrate, data or calibrate, seed, update)
+            for page, one, result, found in zip(named(report, targets), made, results, evidence, strict=True):
+                files.write(page, conversion_page.render(one.record, result, found))
     # TensorFlow works in a child; of all children the largest, in KiB on Linux.
     peak_mb = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
     cost = {"seconds": round(time.monotonic() - begun, 1), "peak_memory_mb": round(peak_mb)}
@@ -113,6 +114,8 @@ def convert(
     _judge(made, results, limits)
     if json:
         parts = [_plain(one, result) for one, result in zip(made, results, strict=True)]
+        for part, found in zip(parts, evidence, strict=False):
+            part.update(found.facts())
         show.data({**parts[0], **cost} if len(parts) == 1 else {"conversions": parts, **cost})
         return
     for given, one in zip(profile_names, made, strict=True):
@@ -133,17 +136,12 @@ def _validated(
     return [known[one.record.model_sha256, target.num_threads] for one, target in zip(made, targets, strict=True)]
 
 
-def _write_reports(
-    pages: Sequence[Path],
-    made: Sequence[Made],
-    results: Sequence[Validation],
-    data: Path,
-    seed: int,
-    update: show.ProgressCallback,
-) -> None:
-    for page, one, result in zip(pages, made, results, strict=True):
-        layers = _layers(one.output, data, one.record, seed, update)
-        files.write(page, conversion_page.render(one.record, result, layers).encode("utf-8"))
+def _evidence(
+    made: Sequence[Made], calibration: Path, data: Path, seed: int, update: show.ProgressCallback
+) -> list[Evidence]:
+    return [
+        gather(one.output, one.record, calibration=calibration, data=data, seed=seed, progress=update) for one in made
+    ]
 
 
 def _tell(made: Sequence[Made], pages: Sequence[Path], cost: dict[str, float]) -> None:
@@ -180,9 +178,3 @@ def _plain(one: Made, result: Validation) -> dict[str, object]:
         "output": str(one.output),
         "cached": one.cached,
     }
-
-
-def _layers(model: Path, data: Path, made: Conversion, seed: int, update: show.ProgressCallback) -> LayerReport:
-    with tempfile.TemporaryDirectory() as folder:
-        float_model = str(Files.of(model).float)
-        return measure(LayerRequest(float_model, str(model), str(data), made.preprocess, seed, folder), progress=update)

@@ -79,7 +79,7 @@ def write_original(detector: Detector, stream: Stream, folder: Path, progress: P
     held: dict[str, Any] = {}
     for number, sample in enumerate(islice(stream, PICTURES)):
         progress("original", number, total)
-        found = detector.original.answer(_pixels(sample.inputs[0], stream.preprocess))
+        found = detector.original.answer(pixels(sample.inputs[0], stream.preprocess))
         for field in fields(Detections):
             held[f"{field.name}_{number}"] = getattr(found, field.name)
     progress("original", total, total)
@@ -141,7 +141,7 @@ def _answer(engine: Engine, inputs: Sequence[NDArray[Any]]) -> Detections:
     return found
 
 
-def _pixels(real: NDArray[Any], spec: Preprocess) -> NDArray[Any]:
+def pixels(real: NDArray[Any], spec: Preprocess) -> NDArray[Any]:
     """The picture that became `real`, in RGB."""
     pixels: NDArray[Any] = np.rint(real * np.asarray(spec.std) + np.asarray(spec.mean)).astype(np.uint8)
     return pixels[..., ::-1] if spec.color == "BGR" else pixels

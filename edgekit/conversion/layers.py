@@ -3,7 +3,7 @@
 Both run in the interpreter with all tensors kept; what they have in common are the names of the tensors.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ REPORT = "layers.json"
 SAMPLES = 16
 LIMIT_S = 600.0
 PERCENT = 99.99
+BINS = 64
 _LEAST = 1e-6  # of a tensor's energy: below it there is nothing to be wrong about
 
 
@@ -55,14 +56,24 @@ class LayerError:
 
 
 @dataclass(frozen=True)
+class Histogram:
+    """How many of a tensor's float values lie in each of BINS equal steps from low, the least, to high, the largest."""
+
+    low: float
+    high: float
+    counts: tuple[int, ...]
+
+
+@dataclass(frozen=True)
 class LayerReport:
     """Of each tensor: errors in the INT8 model's order; where PERCENT of the float values are (`ranges`), and what INT8
-    can store (`chosen`), both as (low, high).
+    can store (`chosen`), both as (low, high); how the float values lie (`histograms`) where there is an error.
     """
 
     errors: tuple[LayerError, ...] = ()
     ranges: dict[str, tuple[float, float]] = field(default_factory=dict)
     chosen: dict[str, tuple[float, float]] = field(default_factory=dict)
+    histograms: dict[str, Histogram] = field(default_factory=dict)
 
 
 def measure(request: Request, *, log: Path | None = None, progress: Progress | None = None) -> LayerReport:
@@ -86,12 +97,11 @@ def work(request: dict[str, Any], progress: Progress) -> dict[str, Any]:
         seen = ranges(float_model, operators(float_model), samples, PERCENT)
         progress("layers", 1, 2)
         int8 = Path(asked.int8).read_bytes() if asked.int8 else None
-        wrong = errors(float_model, int8, operators(int8), samples) if int8 else ()
+        wrong, histograms = errors(float_model, int8, operators(int8), samples, seen) if int8 else ((), {})
     except (RuntimeError, ValueError) as error:  # the interpreter's own words
         raise CheckFailed(f"its layers cannot be compared with float: {error}") from error
-    report = LayerReport(
-        wrong, {name: (one.low, one.high) for name, one in seen.items()}, stored_ranges(int8) if int8 else {}
-    )
+    percentiles = {name: (one.low, one.high) for name, one in seen.items()}
+    report = LayerReport(wrong, percentiles, stored_ranges(int8) if int8 else {}, histograms)
     (Path(asked.folder) / REPORT).write_text(schema.dump_json(report), "ascii")
     progress("layers", 2, 2)
     return {}
@@ -142,22 +152,40 @@ class Tensors:
 
 
 def errors(
-    float_model: bytes, int8_model: bytes, operators: Sequence[Operator], samples: Iterable[Sequence[Array]]
-) -> tuple[LayerError, ...]:
-    """The error behind each operator of the INT8 model, in their order. Raises RuntimeError as the interpreter does."""
+    float_model: bytes,
+    int8_model: bytes,
+    operators: Sequence[Operator],
+    samples: Iterable[Sequence[Array]],
+    seen: Mapping[str, Range],
+) -> tuple[tuple[LayerError, ...], dict[str, Histogram]]:
+    """The error behind each operator of the INT8 model, in their order, and how the float values lie in the ranges that
+    were `seen`. Raises RuntimeError as the interpreter does.
+    """
     reference, int8 = Tensors(float_model, operators), Tensors(int8_model, operators)
     sums: dict[str, list[float]] = {}
+    counts: dict[str, Array] = {}
     for sample in samples:
         for model in (reference, int8):
             model.run(sample)
         for name in (name for operator in operators for name in operator.outputs):
             wanted, got = reference.real(name), int8.real(name)
             if wanted is not None and got is not None and wanted.shape == got.shape:
+                # The logarithm of nothing, for example, tells nothing; what is lost in INT8 alone is all of its value.
+                known = np.isfinite(wanted)
+                wanted, got = wanted[known], np.nan_to_num(got[known], nan=0.0, posinf=0.0, neginf=0.0)
                 added = sums.setdefault(name, [0.0, 0.0])
                 added[0] += float(np.square(wanted - got, dtype=np.float64).sum())
                 added[1] += float(np.square(wanted, dtype=np.float64).sum())
+                if name in seen and seen[name].largest > seen[name].least:
+                    ends = (seen[name].least, seen[name].largest)
+                    counts[name] = counts.get(name, 0) + np.histogram(wanted, BINS, ends)[0]
     found = {name: float(np.sqrt(wrong / energy)) for name, (wrong, energy) in sums.items() if energy > _LEAST}
-    return tuple(_layers(operators, found))
+    histograms = {
+        name: Histogram(seen[name].least, seen[name].largest, tuple(counts[name].tolist()))
+        for name in found
+        if name in counts
+    }
+    return tuple(_layers(operators, found)), histograms
 
 
 def _layers(operators: Sequence[Operator], found: dict[str, float]) -> Iterator[LayerError]:
@@ -179,7 +207,8 @@ def ranges(
         model.run(sample)
         for name in (name for operator in operators for name in operator.outputs):
             value = model.real(name)
-            if value is not None:
+            value = None if value is None else value[np.isfinite(value)]
+            if value is not None and value.size:
                 low, high = np.percentile(value, ends)
                 seen.setdefault(name, []).append((float(low), float(high), float(value.min()), float(value.max())))
     return {

@@ -105,7 +105,7 @@ def _repaired(
     assert order.max_drop is not None  # mypy: that is why it is repaired
 
     def described(made: quantize.Quantized, proof: prove.Proof, path: Path) -> Conversion:
-        return _described(order, board, made, proof, path, progress)
+        return _described(order, board, made, proof, path, progress=progress)
 
     data = order.held_out_path or order.data.path
     budget = Budget(order.max_drop, data, board.profile, board.interpreter, described)
@@ -118,7 +118,7 @@ def _finish(
 ) -> Conversion:
     """Put what is published of a board into its `finished`."""
     record = replace(
-        _described(order, board, proven.made, proven.proof, board.folder / quantize.INT8, progress),
+        _described(order, board, proven.made, proven.proof, board.folder / quantize.INT8, progress=progress),
         kind=proven.kind,
         candidates=proven.candidates,
         findings=findings,
@@ -142,7 +142,7 @@ def _finish(
 
 
 def _described(
-    order: Order, board: Board, made: quantize.Quantized, proof: prove.Proof, path: Path, progress: Progress | None
+    order: Order, board: Board, made: quantize.Quantized, proof: prove.Proof, path: Path, *, progress: Progress | None
 ) -> Conversion:
     """The record of the model at `path`, which its board's interpreter has tried. Raises CheckFailed."""
     source = order.model

@@ -7,17 +7,20 @@ from collections.abc import Sequence
 from html import escape
 
 from edgekit.conversion.candidate import Candidate
-from edgekit.conversion.layers import LayerError, LayerReport
+from edgekit.conversion.evidence import Evidence
+from edgekit.conversion.layers import Histogram, LayerError, LayerReport
 from edgekit.conversion.record import Conversion
+from edgekit.reports import examples_section
 from edgekit.reports.page import COLORS, document, table
 from edgekit.validation.validate import Validation
 
 _WIDTH, _ROW = 640, 18
+_PLOT = 46
 _SHOWN = 24  # layers; of hundreds only the worst tell anything
 
 
-def render(made: Conversion, result: Validation, layers: LayerReport) -> str:
-    """The page of a conversion that was validated, with the error of each of its layers."""
+def render(made: Conversion, result: Validation, evidence: Evidence) -> str:
+    """The page of a conversion that was validated."""
     provenance = made.provenance
     parts = [
         f"<h1>{escape(made.name)}: {escape(provenance.source_format)} to {escape(made.kind)}</h1>",
@@ -31,19 +34,26 @@ def render(made: Conversion, result: Validation, layers: LayerReport) -> str:
     ]
     if len(made.candidates) > 1:
         parts += ["<h2>What was tried</h2>", _candidates(made.candidates, made.kind), _frontier(made.candidates, made)]
-    if layers.errors:
-        worst = sorted(layers.errors, key=lambda layer: -layer.own)[:_SHOWN]
-        shown = [layer for layer in layers.errors if layer in worst]
-        parts += [
-            f"<h2>Error by layer: the {len(shown)} that add the most, in the model's order</h2>",
-            _errors(shown),
-            "<small>RMS difference from float, divided by float's RMS; dark: what the layer itself adds</small>",
-            "<h2>Values against the ranges that were chosen</h2>",
-            _ranges([layer.tensor for layer in shown], layers),
-            "<small>light: the range of the stored values; dark: where 99.99 % of the values are. Light without dark "
-            "is steps that are wasted</small>",
-        ]
+    parts += examples_section.parts(evidence.examples, made.kind, made.preprocess)
+    parts += _layers(evidence.layers)
     return document(f"{made.name}: {made.kind}", parts)
+
+
+def _layers(layers: LayerReport) -> list[str]:
+    if not layers.errors:
+        return []
+    worst = sorted(layers.errors, key=lambda layer: -layer.own)[:_SHOWN]
+    shown = [layer for layer in layers.errors if layer in worst]
+    return [
+        f"<h2>Error by layer: the {len(shown)} that add the most, in the model's order</h2>",
+        _errors(shown),
+        "<small>RMS difference from float, divided by float's RMS; dark: what the layer itself adds</small>",
+        "<h2>Values against the ranges that were chosen</h2>",
+        _histograms([layer.tensor for layer in shown], layers),
+        "<small>light: the range of the stored values, with its ends; dark: how many of float's values lie where "
+        "(logarithmic); line: where 99.99 % of them are. Light without dark is steps that are wasted, dark without "
+        "light is values that are cut off</small>",
+    ]
 
 
 def _costs(result: Validation) -> str:
@@ -106,7 +116,7 @@ def _errors(layers: Sequence[LayerError]) -> str:
     lines = []
     for number, layer in enumerate(layers):
         y, width = number * _ROW, (_WIDTH - 320) / most
-        lines.append(f'<text x="0" y="{y + 13}">{escape(_short(layer.operator, layer.tensor))}</text>')
+        lines.append(f'<text x="0" y="{y + 13}">{_short(layer.operator, layer.tensor)}</text>')
         lines.append(_bar(320, y, layer.error * width, "#bcd3f2"))
         lines.append(_bar(320, y, layer.own * width, COLORS[0]))
         lines.append(
@@ -115,23 +125,42 @@ def _errors(layers: Sequence[LayerError]) -> str:
     return _svg(len(layers) * _ROW, lines)
 
 
-def _ranges(tensors: Sequence[str], report: LayerReport) -> str:
+def _histograms(tensors: Sequence[str], report: LayerReport) -> str:
     """Each row has a scale of its own: the wider of the two ranges fills it."""
+    known = [name for name in tensors if name in report.histograms and name in report.chosen]
     lines = []
-    known = [name for name in tensors if name in report.ranges and name in report.chosen]
     for number, name in enumerate(known):
-        y, (low, high), (first, last) = number * _ROW, report.chosen[name], report.ranges[name]
-        least, span = min(low, first), max(high, last) - min(low, first) or 1.0
-        width = (_WIDTH - 320) / span
-        lines.append(f'<text x="0" y="{y + 13}">{escape(_short("", name))}</text>')
-        lines.append(_bar(320 + (low - least) * width, y, (high - low) * width, "#bfe3d6"))
-        lines.append(_bar(320 + (first - least) * width, y, (last - first) * width, COLORS[1]))
-    return _svg(len(known) * _ROW, lines)
+        held, chosen, (first, last) = report.histograms[name], report.chosen[name], report.ranges[name]
+        least, span = min(chosen[0], held.low), max(chosen[1], held.high) - min(chosen[0], held.low) or 1.0
+        scale, y = (_WIDTH - 320) / span, number * _PLOT
+        left, right = (320 + (end - least) * scale for end in chosen)
+        lines.append(f'<text x="0" y="{y + 20}">{_short("", name)}</text>')
+        lines.append(f'<text x="0" y="{y + 34}">{chosen[0]:.3g} to {chosen[1]:.3g}</text>')
+        lines.append(
+            f'<rect x="{left:.1f}" y="{y + 2}" width="{max(right - left, 1):.1f}" height="{_PLOT - 8}" fill="#bfe3d6"/>'
+        )
+        lines.append(f'<path d="{_steps(held, 320 - least * scale, scale, y + _PLOT - 6)}" fill="{COLORS[1]}"/>')
+        ends = [320 + (end - least) * scale for end in (first, last)]
+        lines.append(f'<path d="M{ends[0]:.1f} {y + _PLOT - 4}H{ends[1]:.1f}" stroke="#1b1f24" stroke-width="2"/>')
+    return _svg(len(known) * _PLOT, lines)
+
+
+def _steps(held: Histogram, offset: float, scale: float, base: float) -> str:
+    """The outline of a histogram as an SVG path."""
+    width, tallest = (held.high - held.low) / len(held.counts) * scale, math.log1p(max(held.counts)) or 1.0
+    x = offset + held.low * scale
+    path = [f"M{x:.1f} {base:.1f}"]
+    for count in held.counts:
+        x += width
+        path.append(f"V{base - (_PLOT - 10) * math.log1p(count) / tallest:.1f}H{x:.1f}")
+    return "".join((*path, f"V{base:.1f}Z"))
 
 
 def _short(operator: str, tensor: str) -> str:
+    """The end of the name; all of it when pointed at."""
     name = tensor.split(";", maxsplit=1)[0]
-    return f"{operator} {'...' + name[-30:] if len(name) > 33 else name}".strip()
+    short = f"{operator} {'...' + name[-30:] if len(name) > 33 else name}".strip()
+    return f"{escape(short)}<title>{escape(tensor)}</title>"
 
 
 def _bar(x: float, y: float, width: float, color: str) -> str:

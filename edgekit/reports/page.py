@@ -14,6 +14,9 @@ td.n,th.n{text-align:right;font-variant-numeric:tabular-nums}.warn{color:#9a4b00
 .bar{display:flex;height:1.2rem;margin:.5rem 0}.bar div{min-width:2px}.key{display:inline-block;margin-right:1.2rem}
 .dot{display:inline-block;width:.8em;height:.8em;margin-right:.4em}img{max-width:100%;border:1px solid #d9dee3}
 code{background:#f2f4f6;padding:.1rem .3rem}small{color:#59636e}svg text{font:12px system-ui,sans-serif;fill:#59636e}
+.grid{display:flex;flex-wrap:wrap;gap:1rem}figure{margin:0;max-width:15rem}figcaption{font-size:.8rem;overflow-wrap:anywhere}
+.strip{max-width:none;margin-bottom:1rem}.strip img{width:30%;margin-right:.5rem}.good{color:#16783c}
+.confusion td,.confusion th{padding:.2rem .6rem;font-size:.8rem}
 """
 COLORS = ("#3b7dd8", "#2d9d78", "#d9822b", "#8957c9")
 
@@ -21,10 +24,11 @@ COLORS = ("#3b7dd8", "#2d9d78", "#d9822b", "#8957c9")
 def document(title: str, parts: Sequence[str]) -> str:
     """The whole page; `parts` are HTML."""
     body = "\n".join(parts)
-    return (
+    page = (
         f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{escape(title)}</title>'
         f"<style>{_STYLE}</style></head>\n<body>\n{body}\n</body></html>\n"
     )
+    return page.encode("utf-8", "replace").decode("utf-8")  # names of files may hold bytes that are no text
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:

@@ -92,8 +92,14 @@ class TestConvert:
         ended = edgekit(
             "convert", material.saved_model, "-p", "generic-aarch64", "-c", material.pictures, "--range", "-1..1",
             "-o", "m.tflite", "-d", material.pictures, "--samples", "30", "--size", "16x16", "--color", "RGB", "--json",
+            "--report", "m.html",
         )  # fmt: skip
-        assert set(ended.data) == {"conversion", "validation", "output", "cached", "seconds", "peak_memory_mb"}
+        figures = {"layers", "examples"}
+        whole = {"conversion", "validation", "output", "cached", "seconds", "peak_memory_mb"}
+        assert set(ended.data) == whole | figures
+        assert ended.data["examples"]["confusion"]["classes"] == ["blue", "green", "red"]
+        assert "pictures" not in ended.data["examples"]
+        assert "What is taken for what" in (edgekit.cwd / "m.html").read_text("utf-8")
         assert ended.data["seconds"] > 0
         assert ended.data["peak_memory_mb"] > 50
         assert ended.data["conversion"] == json.loads((edgekit.cwd / "m.edgekit/conversion.json").read_text())

@@ -15,7 +15,7 @@ from edgekit_runtime.engine import Engine
 from edgekit_runtime.manifest import Preprocess
 from PIL import Image
 
-from edgekit.conversion import boxes, convert
+from edgekit.conversion import boxes, convert, examples
 from edgekit.conversion.lowering import Opened, open_source
 from edgekit.conversion.record import Files
 from edgekit.datasets.declaration import Declaration, declare
@@ -250,3 +250,31 @@ def test_a_cut_that_changes_the_boxes_is_never_written(
                 continue
             with pytest.raises(CheckFailed, match="does not find what the original finds"):
                 boxes.compare(tmp_path, stream(), one, other, lambda *_: None)
+
+
+def test_a_report_shows_the_boxes_of_both_on_the_worst_pictures(
+    hands: Callable[[str], Converted], pictures: Path
+) -> None:
+    converted = hands("saved_model")
+    record, files = converted.record, Files.of(converted.path)
+    asked = examples.Request(
+        float=str(files.float),
+        int8=str(converted.path),
+        data=str(pictures),
+        preprocess=record.preprocess,
+        labels=record.labels,
+        task=record.task,
+        seed=0,
+        detection=record.detection,
+        anchors=str(files.anchors),
+    )
+    found = examples.look(asked)
+    assert (found.samples, len(found.found)) == (examples.LOOKED_AT, examples.SHOWN)
+    wrong = [one.lost + one.added for one in found.found]
+    assert wrong == sorted(wrong, reverse=True)
+    for one in found.found:
+        assert one.float or one.int8
+        assert len(one.float) - one.lost == len(one.int8) - one.added >= 0
+        assert {box.label for box in (*one.float, *one.int8)} <= set(NAMES)
+        assert all(box.score >= boxes.MIN_SCORE and min(box.corners) >= 0 for box in one.float)
+        assert one.picture in found.pictures
