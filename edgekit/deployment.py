@@ -72,6 +72,8 @@ def prepare(
     trust_code: bool = False,
     allow_float: bool = False,
     thresholds: Thresholds | None = None,
+    truth: Path | None = None,
+    foreground: int | None = None,
     cache: Path | None = None,
     progress: Progress | None = None,
 ) -> Prepared:
@@ -79,8 +81,8 @@ def prepare(
     interpreter, or one that is not in the cache and cannot be had, is refused before anything is converted.
 
     The profile's `max_accuracy_drop` is the limit unless `thresholds` states one, where at least `MIN_LABELLED` samples
-    have labels. A limit that `thresholds` states is a budget: what loses more is repaired (see `convert`, also for
-    `cache`).
+    are judged by labels or `truth`. A limit that `thresholds` states is a budget: what loses more is repaired (see
+    `convert`, also for `cache`).
 
     Raises UserError and CheckFailed as its steps do; CheckFailed also when a threshold does not hold.
     """
@@ -102,18 +104,26 @@ def prepare(
         allow_float=allow_float,
         max_drop=thresholds.max_accuracy_drop if thresholds else None,
         held_out=held_out,
+        truth=truth,
+        foreground=foreground,
         cache=cache,
         progress=progress,
     )
     record = done.record
     validation = validate.validate_conversion(
-        target, held_out or data, num_threads=profile.num_threads, seed=seed + 1, progress=progress
+        target,
+        held_out or data,
+        num_threads=profile.num_threads,
+        seed=seed + 1,
+        truth=truth,
+        foreground=foreground,
+        progress=progress,
     )
     limits = thresholds or Thresholds()
-    if validation.accuracy is None:  # then the repair has judged it by how near it is to float
+    if not validation.metrics:  # then the repair has judged it by how near it is to float
         limits = replace(limits, max_accuracy_drop=None)
-    labelled = validation.accuracy.samples if validation.accuracy else 0
-    if limits.max_accuracy_drop is None and labelled >= MIN_LABELLED:
+    judged = validation.metrics[0].n if validation.metrics else 0
+    if limits.max_accuracy_drop is None and judged >= MIN_LABELLED:
         limits = replace(limits, max_accuracy_drop=profile.max_accuracy_drop)
     validate.check(validation, limits)
     made = packing.pack(target, profile, output / f"{packing.release_name(record.name)}.ekb", progress=progress)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import resource
 import time
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated
 
@@ -24,6 +24,16 @@ from edgekit.profiles.profile import DeviceProfile
 from edgekit.reports import conversion_page
 from edgekit.validation import validate as validation
 from edgekit.validation.validate import Thresholds, Validation
+
+
+@dataclass(frozen=True)
+class Judged:
+    """What a model is judged on, and what is right there."""
+
+    data: Path
+    seed: int
+    truth: Path | None
+    foreground: int | None
 
 
 def convert(
@@ -58,6 +68,8 @@ def convert(
     samples: options.Samples = 200,
     seed: options.Seed = 0,
     data: options.HeldOut = None,
+    truth: options.Truth = None,
+    foreground: options.Foreground = None,
     min_cosine: options.MinCosine = None,
     min_sqnr: options.MinSqnr = None,
     min_agreement: options.MinAgreement = None,
@@ -92,11 +104,14 @@ def convert(
             allow_float=allow_float,
             max_drop=limits.max_accuracy_drop,
             held_out=data,
+            truth=truth,
+            foreground=foreground,
             cache=None if no_cache else cache.default(),
             progress=update,
             log=default_log(),
         )
-        results = _validated(made, targets, data or calibrate, seed + 1, update)
+        judged = Judged(data or calibrate, seed + 1, truth, foreground)
+        results = _validated(made, targets, judged, update)
         evidence: list[Evidence] = []
         if report is not None:
             evidence = _evidence(made, calibrate, data or calibrate, seed, update)
@@ -123,7 +138,7 @@ def convert(
 
 
 def _validated(
-    made: Sequence[Made], targets: Sequence[DeviceProfile], data: Path, seed: int, update: show.ProgressCallback
+    made: Sequence[Made], targets: Sequence[DeviceProfile], judged: Judged, update: show.ProgressCallback
 ) -> list[Validation]:
     """Of each; the same model with the same threads is measured once."""
     known: dict[tuple[str, int], Validation] = {}
@@ -131,7 +146,13 @@ def _validated(
         same = (one.record.model_sha256, target.num_threads)
         if same not in known:
             known[same] = validation.validate_conversion(
-                one.output, data, num_threads=target.num_threads, seed=seed, progress=update
+                one.output,
+                judged.data,
+                num_threads=target.num_threads,
+                seed=judged.seed,
+                truth=judged.truth,
+                foreground=judged.foreground,
+                progress=update,
             )
     return [known[one.record.model_sha256, target.num_threads] for one, target in zip(made, targets, strict=True)]
 
@@ -162,7 +183,7 @@ def _judge(made: Sequence[Made], results: Sequence[Validation], limits: Threshol
     """Raises CheckFailed of the first that does not hold; of several it says which."""
     for one, result in zip(made, results, strict=True):
         # What has no labels the repair has judged by how near it is to float.
-        held = limits if result.accuracy is not None else replace(limits, max_accuracy_drop=None)
+        held = limits if result.metrics else replace(limits, max_accuracy_drop=None)
         try:
             gate(result, held)
         except CheckFailed as failure:

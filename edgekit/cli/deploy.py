@@ -62,6 +62,8 @@ def deploy(
     samples: options.Samples = 200,
     seed: options.Seed = 0,
     data: options.HeldOut = None,
+    truth: options.Truth = None,
+    foreground: options.Foreground = None,
     min_cosine: options.MinCosine = None,
     min_sqnr: options.MinSqnr = None,
     min_agreement: options.MinAgreement = None,
@@ -95,6 +97,8 @@ def deploy(
             trust_code=trust_code,
             allow_float=allow_float,
             thresholds=limits,
+            truth=truth,
+            foreground=foreground,
             cache=None if no_cache else cache.default(),
             progress=update,
         )

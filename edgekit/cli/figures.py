@@ -94,13 +94,7 @@ def show_validation(result: Validation, *, held_out: bool, told: Sequence[str] =
             _shrunk(result.float_size, result.int8_size),
         )
     ]
-    if result.accuracy is not None:
-        scores = result.accuracy
-        rows.append(
-            ("top-1 accuracy", show.percent(scores.float_top1), show.percent(scores.int8_top1), f"n = {scores.samples}")
-        )
-        if scores.float_top5 is not None:
-            rows.append(("top-5 accuracy", show.percent(scores.float_top5), show.percent(scores.int8_top5), ""))
+    rows.extend((metric.name, *metric.shown) for metric in result.metrics)
     latency = result.latency
     rows.append(
         (

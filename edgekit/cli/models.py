@@ -32,6 +32,8 @@ def validate(
         Path | None,
         typer.Option("--float", metavar="FILE", help="The float .tflite; default: the one of the conversion."),
     ] = None,
+    truth: options.Truth = None,
+    foreground: options.Foreground = None,
     samples: Annotated[
         int | None, typer.Option("--samples", metavar="N", min=1, help="At most this many samples; default: all.")
     ] = None,
@@ -53,7 +55,14 @@ def validate(
     with show.progress() as update:
         if float_model is None:
             result = validation.validate_conversion(
-                int8, data, num_threads=num_threads, samples=samples, seed=seed, progress=update
+                int8,
+                data,
+                num_threads=num_threads,
+                samples=samples,
+                seed=seed,
+                truth=truth,
+                foreground=foreground,
+                progress=update,
             )
         else:
             record = Conversion.load(int8) if Files.of(int8).record.is_file() else None
@@ -67,6 +76,9 @@ def validate(
                 num_threads=num_threads,
                 samples=samples,
                 seed=seed,
+                truth=truth,
+                foreground=foreground,
+                detector=(record.detection, Files.of(int8).anchors) if record and record.detection else None,
                 progress=update,
             )
     if not json:

@@ -239,6 +239,28 @@ HeldOut = Annotated[
         rich_help_panel=VALIDATION,
     ),
 ]
+Truth = Annotated[
+    Path | None,
+    typer.Option(
+        "--truth",
+        metavar="PATH",
+        help="What is right for that data: a folder of masks or pictures of the same names, a .npy, COCO's instances "
+        ".json, or a folder of YOLO's .txt.",
+        rich_help_panel=VALIDATION,
+    ),
+]
+Foreground = Annotated[
+    int | None,
+    typer.Option(
+        "--foreground",
+        metavar="VALUE",
+        min=0,
+        max=255,
+        help="Of masks for a model of two classes: the value of the foreground, all others being background; default: "
+        "1, or 255 in masks of 0 and 255.",
+        rich_help_panel=VALIDATION,
+    ),
+]
 MinCosine = Annotated[
     float | None,
     typer.Option(
@@ -268,8 +290,8 @@ Budget = Annotated[
     typer.Option(
         "--max-drop",
         metavar="SHARE",
-        help="Most that it may lose of its accuracy, or without labels of its agreement with float (0.01 or 1%); "
-        "a model that loses more is repaired.",
+        help="Most that it may lose of its task's metric, or without labels and truth of its agreement with float "
+        "(0.01 or 1%); a model that loses more is repaired.",
         rich_help_panel=GATES,
     ),
 ]
@@ -278,7 +300,7 @@ MaxDrop = Annotated[
     typer.Option(
         "--max-drop",
         metavar="SHARE",
-        help="Most that top-1 accuracy may lose (0.01 or 1%); needs labelled data.",
+        help="Most that the task's metric may lose (0.01 or 1%); needs labels or truth.",
         rich_help_panel=GATES,
     ),
 ]

@@ -19,6 +19,7 @@ from edgekit.conversion.record import RECORD, Conversion, Files
 from edgekit.conversion.rehearsal import NOT_RUN
 from edgekit.datasets.dataset import open_dataset
 from edgekit.datasets.declaration import Declaration
+from edgekit.datasets.truth import open_truth
 from edgekit.errors import UserError
 from edgekit.models import keras_archive, keras_model
 from edgekit.models.source import SourceModel, open_model, require_convertible
@@ -50,6 +51,8 @@ def convert(
     allow_float: bool = False,
     max_drop: float | None = None,
     held_out: Path | None = None,
+    truth: Path | None = None,
+    foreground: int | None = None,
     cache: Path | None = None,
     progress: worker.Progress | None = None,
     log: Path | None = None,
@@ -59,7 +62,7 @@ def convert(
     At most `samples` samples of `data` set the ranges, chosen by `seed`: the same model, data, versions and seed give
     the same bytes. `trust_code` loads models that hold code; `allow_float` keeps operators that have no INT8 form in
     float. With `max_drop` (a share of 1) a model that loses more is repaired: see `repair`; it is judged on `held_out`,
-    else on `data`.
+    else on `data`, by what `truth` and `foreground` say is right (see `validate`).
 
     `cache` is a folder of earlier conversions (`cache.default()` is the user's): one of the same content is taken from
     there, and a new one put there; nothing is when `data` are a Python function.
@@ -83,6 +86,8 @@ def convert(
         allow_float=allow_float,
         max_drop=max_drop,
         held_out=held_out,
+        truth=truth,
+        foreground=foreground,
         cache=cache,
         progress=progress,
         log=log,
@@ -103,6 +108,8 @@ def convert_many(
     allow_float: bool = False,
     max_drop: float | None = None,
     held_out: Path | None = None,
+    truth: Path | None = None,
+    foreground: int | None = None,
     cache: Path | None = None,
     progress: worker.Progress | None = None,
     log: Path | None = None,
@@ -124,7 +131,11 @@ def convert_many(
         allow_float=allow_float,
         max_drop=max_drop,
         held_out=None if held_out is None else open_dataset(held_out, declaration.labels, run=False),
+        truth=truth,
+        foreground=foreground,
     )
+    if truth is not None:
+        open_truth(truth, order.held_out or order.data)
     with _staging(output) as folder:
         boards = [
             Board(profile, interpreter, path, folder / str(number))

@@ -56,6 +56,7 @@ def facts(order: Order, board: Board) -> dict[str, Any] | None:
         "trust_code": order.trust_code,
         "allow_float": order.allow_float,
         "max_drop": order.max_drop,
+        "truth": None if order.truth is None else [content.tree(order.truth), order.foreground],
         "profile": [profile.name, profile.max_model_mb, profile.max_ram_mb, profile.int8_only, profile.num_threads],
         "interpreter": [interpreter.package, interpreter.version],
         "encoding": schema.plain(board.encoding),

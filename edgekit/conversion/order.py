@@ -24,6 +24,8 @@ class Order:
     allow_float: bool
     max_drop: float | None
     held_out: RepresentativeDataset | None
+    truth: Path | None = None
+    foreground: int | None = None
 
     @property
     def held_out_path(self) -> Path | None:

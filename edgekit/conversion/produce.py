@@ -108,7 +108,7 @@ def _repaired(
         return _described(order, board, made, proof, path, progress=progress)
 
     data = order.held_out_path or order.data.path
-    budget = Budget(order.max_drop, data, board.profile, board.interpreter, described)
+    budget = Budget(order.max_drop, data, board.profile, board.interpreter, described, order.truth, order.foreground)
     done = repair(request, made, budget, log=log, progress=progress)
     return _Proven(done.made, done.proof, done.candidates, done.taken.name)
 

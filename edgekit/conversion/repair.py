@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from edgekit_runtime import schema
+from edgekit_runtime.manifest import ANCHORS
 
 from edgekit import worker
 from edgekit.conversion import layers, prove, quantize, rungs
@@ -30,7 +31,8 @@ _BLAMED = re.compile(r"\((\w+)\) failed to (?:prepare|invoke)|(\w+) of version \
 
 @dataclass(frozen=True)
 class Budget:
-    """What a model may lose (`max_drop`, a share of 1) on which data, and for which board.
+    """What a model may lose (`max_drop`, a share of 1) on which data with which truth (see `validate`), and for which
+    board.
 
     `rehearse` raises CheckFailed for a candidate that the board's interpreter would not take.
     """
@@ -40,6 +42,8 @@ class Budget:
     profile: DeviceProfile
     interpreter: Wheel
     rehearse: Callable[[quantize.Quantized, prove.Proof, Path], object]
+    truth: Path | None = None
+    foreground: int | None = None
 
 
 @dataclass(frozen=True)
@@ -178,13 +182,20 @@ class _Climb:
                 num_threads=self.budget.profile.num_threads,
                 samples=MAX_SAMPLES,
                 seed=self.request.seed + 1,
+                truth=self.budget.truth,
+                foreground=self.budget.foreground,
+                detector=(self.made.detection, self.folder / ANCHORS) if self.made.detection else None,
                 progress=self.progress,
                 log=self.log,
                 time_limit_s=LIMIT_S,
             )
         except (UserError, CheckFailed) as error:
+            if "truth" in error.fields:
+                raise  # what is wrong with the truth is wrong for every candidate
             return Candidate(name, size, failure=error.message), None
-        metric, drop = ("the original's boxes", proof.lost) if proof.lost is not None else validate.loss(found)
+        metric, drop = validate.loss(found)
+        if proof.lost is not None and not found.metrics:
+            metric, drop = "the original's boxes", proof.lost
         ratio = found.latency.int8_ms / found.latency.float_ms
         return Candidate(name, size, metric, drop, ratio), proof
 

@@ -33,6 +33,13 @@ def digest(data: RepresentativeDataset, *passes: tuple[int, int]) -> str | None:
     return whole.hexdigest()
 
 
+def tree(path: Path) -> str:
+    """Of a file, or of all files below a folder with their names in it."""
+    files = sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path]
+    lines = "".join(f"{file.relative_to(path).as_posix()}\0{_content(file)}\n" for file in files)
+    return hashlib.sha256(lines.encode()).hexdigest()
+
+
 def _reach(count: int) -> int:
     """How far a pass goes when it skips as much as it may, and one more."""
     return count + int(count * SKIP_LIMIT) + 1

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from edgekit_runtime import batch
 from edgekit_runtime.manifest import Calibration, Preprocess, TensorSpec
-from edgekit_runtime.preprocess import load_pixels, to_real
+from edgekit_runtime.preprocess import decode, load_pixels, to_real
 
 from edgekit.datasets import arrays, function, pictures, records
 from edgekit.datasets.source import Array, Exhausted, Source, Unreadable
@@ -25,12 +25,15 @@ NAMED = 10
 
 @dataclass(frozen=True)
 class Sample:
-    """One real input. `inputs` has one array for each model input, in its shape without the batch and its dtype."""
+    """One real input. `inputs` has one array for each model input, in its shape without the batch and its dtype; `size`
+    is the height and width of a picture before its preprocessing.
+    """
 
     name: str
     sha256: str
     inputs: tuple[Array, ...]
     label: int | None
+    size: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True)
@@ -170,21 +173,23 @@ class Stream(Iterator[Sample]):
     def _read(self, index: int) -> Sample:
         name, raw = self.dataset.names[index], self._source(index)
         if raw.picture is not None:
-            return Sample(name, _sha256((raw.picture,)), (self._pixels(raw.picture),), raw.label)
+            picture, size = self._pixels(raw.picture)
+            return Sample(name, _sha256((raw.picture,)), (picture,), raw.label, size)
         real = tuple(_cast(row, spec) for row, spec in zip(raw.rows, self.inputs, strict=True))
         for row, spec in zip(real, self.inputs, strict=True):
             if row.dtype.kind == "f" and not np.isfinite(row).all():
                 raise UserError(f"{name}: input '{spec.name}' holds NaN or infinity")
         return Sample(name, _sha256(raw.rows), real, raw.label)
 
-    def _pixels(self, picture: bytes | Array) -> Array:
+    def _pixels(self, picture: bytes | Array) -> tuple[Array, tuple[int, int]]:
         assert self.preprocess is not None  # mypy: checked in __init__
         try:
-            pixels = load_pixels(picture, self.preprocess)
+            frame = decode(picture) if isinstance(picture, bytes) else picture
+            pixels = load_pixels(frame, self.preprocess)
         except EdgekitError as error:
             raise Unreadable(error.message) from error
         real = to_real(pixels, self.preprocess).astype(self.inputs[0].dtype)
-        return real[..., 0] if len(batch.sample_shape(self.inputs[0])) == 2 else real
+        return real[..., 0] if len(batch.sample_shape(self.inputs[0])) == 2 else real, frame.shape[:2]
 
     def _check_limit(self) -> None:
         if len(self.skipped) <= self._limit:

@@ -10,14 +10,13 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 from edgekit_runtime import schema
-from edgekit_runtime.manifest import COLORS, FILTERS, RESIZES, Preprocess, TensorSpec
+from edgekit_runtime.manifest import COLORS, FILTERS, RESIZES, TASKS, Preprocess, TensorSpec
 
 from edgekit.errors import UserError
 from edgekit.profiles.profile import read_toml
 
 # Pixel values 0..255 to each range, as (mean, std) of real = (pixel - mean) / std.
 RANGES = {"-1..1": (127.5, 127.5), "0..1": (0.0, 255.0), "0..255": (0.0, 1.0)}
-TASKS = ("classification", "detection", "raw")
 MAX_LABELS = 100_000
 _PICTURE_KEYS = ("width", "height", "color", "range", "mean", "std", "resize", "filter", "pad")
 _CHOICES = {"task": TASKS, "color": tuple(COLORS), "range": tuple(RANGES), "resize": RESIZES, "filter": FILTERS}

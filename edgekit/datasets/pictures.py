@@ -54,7 +54,7 @@ def listing(path: Path, labels: Sequence[str] | None) -> Pictures:
         return _from_csv(path, labels)
     if (path / LABELS_CSV).is_file():
         return _from_csv(path / LABELS_CSV, labels)
-    names, others = _walk(path)
+    names, others = walk(path)
     if not names:
         raise UserError(
             f"{path}: holds no picture" + (f", only {others} other files" if others else ", it is empty"),
@@ -94,7 +94,8 @@ def content(path: Path) -> bytes:
     return data
 
 
-def _walk(root: Path) -> tuple[tuple[str, ...], int]:
+def walk(root: Path) -> tuple[tuple[str, ...], int]:
+    """The names of all pictures below a folder, sorted, and how many other files there are."""
     names, others = [], 0
     for folder, subfolders, files in os.walk(root):
         subfolders[:] = [name for name in subfolders if not name.startswith(".")]

@@ -58,18 +58,16 @@ def _layers(layers: LayerReport) -> list[str]:
 
 def _costs(result: Validation) -> str:
     rows = [
-        ("size, kB", f"{result.float_size / 1e3:.1f}", f"{result.int8_size / 1e3:.1f}"),
-        ("median on this computer, ms", f"{result.latency.float_ms:.3f}", f"{result.latency.int8_ms:.3f}"),
+        ("size, kB", f"{result.float_size / 1e3:.1f}", f"{result.int8_size / 1e3:.1f}", ""),
+        ("median on this computer, ms", f"{result.latency.float_ms:.3f}", f"{result.latency.int8_ms:.3f}", ""),
     ]
-    if result.accuracy:
-        scores = result.accuracy
-        rows.append((f"top-1, {scores.samples} samples", f"{scores.float_top1:.1%}", f"{scores.int8_top1:.1%}"))
+    rows.extend((metric.name, *metric.shown) for metric in result.metrics)
     if result.top1_agreement is not None:
-        rows.append(("same best class", "", f"{result.top1_agreement:.1%}"))
+        rows.append(("same best class", "", f"{result.top1_agreement:.1%}", ""))
     for output in result.outputs:
         sqnr = "exact" if output.sqnr_db is None else f"{output.sqnr_db:.1f} dB"
-        rows.append((f"output {output.output}", f"cosine {output.cosine:.4f}", sqnr))
-    return table(("", "FP32", "converted"), rows)
+        rows.append((f"output {output.output}", f"cosine {output.cosine:.4f}", sqnr, ""))
+    return table(("", "FP32", "converted", ""), rows)
 
 
 def _candidates(candidates: Sequence[Candidate], taken: str) -> str:

@@ -52,12 +52,7 @@ def _comparison(deployment: Deployment) -> str:
         ("size, kB", f"{result.float_size / 1e3:.1f}", f"{result.int8_size / 1e3:.1f}",
          f"{result.float_size / result.int8_size:.1f}x smaller"),
     ]  # fmt: skip
-    if result.accuracy:
-        scores = result.accuracy
-        rows.append(
-            (f"top-1 accuracy, {scores.samples} samples", f"{scores.float_top1:.1%}", f"{scores.int8_top1:.1%}",
-             f"{round(-scores.drop * 100, 1) + 0.0:+.1f} points")
-        )  # fmt: skip
+    rows.extend((metric.name, *metric.shown) for metric in result.metrics)
     if result.top1_agreement is not None:
         rows.append(("same best class", "", f"{result.top1_agreement:.1%}", ""))
     for output in result.outputs:

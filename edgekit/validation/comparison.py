@@ -14,18 +14,19 @@ from edgekit_runtime.engine import Engine
 from edgekit_runtime.manifest import TensorSpec
 from numpy.typing import NDArray
 
-from edgekit.datasets.dataset import RepresentativeDataset, open_dataset
+from edgekit.datasets.dataset import open_dataset
 from edgekit.errors import UserError
 from edgekit.models import flatbuffer
 from edgekit.profiles import hostfacts
+from edgekit.validation.classification import TOP, best
 from edgekit.validation.fidelity import Fidelity
-from edgekit.validation.validate import Accuracy, HostLatency, Request, Saturation, Validation
+from edgekit.validation.score import open_score
+from edgekit.validation.validate import HostLatency, Request, Saturation, Validation
 from edgekit.worker import Progress
 
 Array = NDArray[Any]
 MIN_RUNS = 20
 SATURATED = 0.01  # share of values out of range that is worth a word
-TOP = 5
 
 
 def work(request: dict[str, Any], progress: Progress) -> dict[str, Any]:
@@ -43,14 +44,18 @@ def compare(request: Request, progress: Progress) -> Validation:
     stream = data.stream(reals, request.preprocess, count=request.samples, seed=request.seed)
     stored_outputs = flatbuffer.read(Path(request.int8_model)).stored_outputs
     tally = _Tally(request.task, int8, stored_outputs)
+    score = open_score(request, data, int8.outputs)
     timer = _Timer(reference, int8)
     for number, sample in enumerate(stream):
         progress("validate", number, stream.wanted)
         rows = [value[None] for value in sample.inputs]
         wanted, got = timer.run(rows)
-        tally.add(rows, wanted, got, sample.label)
+        tally.add(rows, wanted, got)
+        if score is not None:
+            score.add(sample, wanted, got)
     progress("validate", stream.wanted, stream.wanted)
-    notes, accuracy = _accuracy(tally, data)
+    metrics = () if score is None else score.metrics()
+    notes = () if score is None else tuple(score.notes)
     saturation = tally.saturation()
     float_model, int8_model = Path(request.float_model).read_bytes(), Path(request.int8_model).read_bytes()
     return Validation(
@@ -61,7 +66,7 @@ def compare(request: Request, progress: Progress) -> Validation:
         saturation=saturation,
         top1_agreement=tally.share(tally.agree_top1),
         top5_agreement=tally.share(tally.agree_top5) if tally.classes > TOP else None,
-        accuracy=accuracy,
+        metrics=metrics,
         float_sha256=hashlib.sha256(float_model).hexdigest(),
         float_size=len(float_model),
         int8_sha256=hashlib.sha256(int8_model).hexdigest(),
@@ -112,16 +117,13 @@ class _Tally:
 
     def __init__(self, task: str, int8: Engine, stored_outputs: Sequence[TensorSpec]) -> None:
         self.samples = 0
-        self.labelled = 0
         self.classes = int(np.prod(batch.sample_shape(int8.outputs[0]))) if task == "classification" else 0
         self.agree_top1 = self.agree_top5 = 0
-        self.hits = {"float_top1": 0, "int8_top1": 0, "float_top5": 0, "int8_top5": 0}
-        self.strange_labels: set[int] = set()
         self.fidelities = [Fidelity(spec.name) for spec in int8.outputs]
         self._ends = ([_Range(spec) for spec in int8.inputs], [_Range(spec) for spec in stored_outputs])
 
-    def add(self, rows: list[Array], wanted: list[Array], got: list[Array], label: int | None) -> None:
-        """One sample: real inputs, float outputs, INT8 outputs (dequantised), its class if known."""
+    def add(self, rows: list[Array], wanted: list[Array], got: list[Array]) -> None:
+        """One sample: real inputs, float outputs, INT8 outputs (dequantised)."""
         self.samples += 1
         for values, ranges in zip((rows, wanted), self._ends, strict=True):
             for value, end in zip(values, ranges, strict=True):
@@ -131,7 +133,9 @@ class _Tally:
                 raise UserError(f"output '{fidelity.output}' is not finite: is the declared range the right one?")
             fidelity.add(one, other)
         if self.classes:
-            self._classes(_best(wanted[0]), _best(got[0]), label)
+            first, second = best(wanted[0]), best(got[0])
+            self.agree_top1 += first[0] == second[0]
+            self.agree_top5 += first[0] in second
 
     def share(self, count: int) -> float | None:
         """`count` of all samples, for a classification model."""
@@ -141,19 +145,6 @@ class _Tally:
         """The shares over all samples."""
         inputs, outputs = (tuple(end.share() for end in ranges) for ranges in self._ends)
         return Saturation(inputs, outputs)
-
-    def _classes(self, wanted: list[int], got: list[int], label: int | None) -> None:
-        self.agree_top1 += wanted[0] == got[0]
-        self.agree_top5 += wanted[0] in got
-        if label is None:
-            return
-        if label >= self.classes or label < 0:
-            self.strange_labels.add(label)
-            return
-        self.labelled += 1
-        for kind, best in (("float", wanted), ("int8", got)):
-            self.hits[f"{kind}_top1"] += best[0] == label
-            self.hits[f"{kind}_top5"] += label in best
 
 
 class _Range:
@@ -190,29 +181,6 @@ def _saturated(saturation: Saturation, int8: Engine) -> tuple[str, ...]:
         for side, shares, specs in sides
         for share, spec in zip(shares, specs, strict=True)
         if share is not None and share > SATURATED
-    )
-
-
-def _best(scores: Array) -> list[int]:
-    return [int(index) for index in np.argsort(-scores.ravel(), kind="stable")[:TOP]]
-
-
-def _accuracy(tally: _Tally, data: RepresentativeDataset) -> tuple[tuple[str, ...], Accuracy | None]:
-    if not tally.classes or not data.labelled:
-        return (), None
-    if data.classes and len(data.classes) != tally.classes:
-        return (f"no accuracy: the data have {len(data.classes)} classes, the model {tally.classes}",), None
-    if tally.strange_labels:
-        strange = ", ".join(str(label) for label in sorted(tally.strange_labels)[:5])
-        raise UserError(f"labels that the model's {tally.classes} classes do not have: {strange}")
-    shares = {name: hits / max(1, tally.labelled) for name, hits in tally.hits.items()}
-    top5 = tally.classes > TOP
-    return (), Accuracy(
-        samples=tally.labelled,
-        float_top1=shares["float_top1"],
-        int8_top1=shares["int8_top1"],
-        float_top5=shares["float_top5"] if top5 else None,
-        int8_top5=shares["int8_top5"] if top5 else None,
     )
 
 

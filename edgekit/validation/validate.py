@@ -7,30 +7,24 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edgekit_runtime import schema
-from edgekit_runtime.manifest import Distance, Preprocess
+from edgekit_runtime.manifest import Detection, Distance, Preprocess
 
 from edgekit import worker
 from edgekit.conversion.record import Conversion, Files
 from edgekit.errors import CheckFailed, UserError
+from edgekit.validation.metric import Metric
 
 SCHEMA = 1
 JOB = "validate"
-
-
-@dataclass(frozen=True)
-class Accuracy:
-    """Shares of 1 of the labelled samples; top-5 is None for models of at most 5 classes."""
-
-    samples: int
-    float_top1: float
-    int8_top1: float
-    float_top5: float | None
-    int8_top5: float | None
-
-    @property
-    def drop(self) -> float:
-        """What INT8 lost in top-1, as a share of 1; negative when it won."""
-        return self.float_top1 - self.int8_top1
+# How to say what is right, by task.
+RIGHT = {
+    "classification": "give one folder a class, a labels.csv, or 'y' in the .npz",
+    "anomaly": "give a folder of normal and one of other samples, a labels.csv, or 'y' in the .npz (0 is normal)",
+    "segmentation": "give masks with --truth",
+    "detection": "give boxes with --truth: COCO's instances .json, or a folder of YOLO's .txt",
+    "restoration": "give the right pictures or arrays with --truth",
+    "raw": 'declare a task, such as "segmentation", when the model is converted',
+}
 
 
 @dataclass(frozen=True)
@@ -59,7 +53,8 @@ class Saturation:
 @dataclass(frozen=True)
 class Validation:
     """What INT8 costs. Agreement is the share of samples whose best class is the same (`top1`), or where float's best
-    is among INT8's five best (`top5`; None for at most 5 classes). Sizes are in bytes.
+    is among INT8's five best (`top5`; None for at most 5 classes). Sizes are in bytes. `metrics` are the task's, where
+    what is right is known; the first one is what budgets are held to.
     """
 
     samples: int
@@ -69,7 +64,7 @@ class Validation:
     saturation: Saturation
     top1_agreement: float | None
     top5_agreement: float | None
-    accuracy: Accuracy | None
+    metrics: tuple[Metric, ...]
     float_sha256: str
     float_size: int
     int8_sha256: str
@@ -81,7 +76,9 @@ class Validation:
 
 @dataclass(frozen=True)
 class Thresholds:
-    """Each may be left out. Accuracy drop and agreement are shares of 1; cosine and SQNR hold for every output."""
+    """Each may be left out. Drop (of the task's metric) and agreement are shares of 1; cosine and SQNR hold for every
+    output.
+    """
 
     min_cosine: float | None = None
     min_sqnr_db: float | None = None
@@ -102,6 +99,10 @@ class Request:
     num_threads: int
     samples: int | None
     seed: int
+    truth: str | None = None
+    foreground: int | None = None
+    detection: Detection | None = None
+    anchors: str | None = None
 
 
 def validate(
@@ -115,12 +116,17 @@ def validate(
     num_threads: int = 1,
     samples: int | None = None,
     seed: int = 0,
+    truth: Path | None = None,
+    foreground: int | None = None,
+    detector: tuple[Detection, Path] | None = None,
     progress: worker.Progress | None = None,
     log: Path | None = None,
     time_limit_s: float | None = None,
 ) -> Validation:
     """Run both models on at most `samples` samples of `data` (all when None) and compare.
 
+    `truth` is what is right where no label can say it: masks, boxes, pictures (see docs/manifest.md); `foreground` the
+    masks' number for the foreground of a model of two classes; `detector` a detection with the file of its anchors.
     `progress` gets the stage "validate". Raises UserError for inputs that do not fit, CheckFailed when a model crashes
     its interpreter: they run in a process of their own.
     """
@@ -137,6 +143,10 @@ def validate(
         num_threads=num_threads,
         samples=samples,
         seed=seed,
+        truth=None if truth is None else str(truth),
+        foreground=foreground,
+        detection=detector[0] if detector else None,
+        anchors=str(detector[1]) if detector else None,
     )
     plain = worker.run(
         JOB,
@@ -156,6 +166,8 @@ def validate_conversion(
     num_threads: int = 1,
     samples: int | None = None,
     seed: int = 0,
+    truth: Path | None = None,
+    foreground: int | None = None,
     progress: worker.Progress | None = None,
     log: Path | None = None,
 ) -> Validation:
@@ -173,17 +185,20 @@ def validate_conversion(
         num_threads=num_threads,
         samples=samples,
         seed=seed,
+        truth=truth,
+        foreground=foreground,
+        detector=(record.detection, files.anchors) if record.detection else None,
         progress=progress,
         log=log,
     )
 
 
 def loss(validation: Validation) -> tuple[str, float]:
-    """What INT8 loses, as a share of 1, and of what: of top-1 accuracy where there are labels, else of agreement (the
-    same best class), else of the lowest cosine of any output.
+    """What INT8 loses, as a share of 1, and of what: of the task's metric where it is known what is right, else of
+    agreement (the same best class), else of the lowest cosine of any output.
     """
-    if validation.accuracy is not None and validation.accuracy.samples:
-        return "top-1 accuracy", validation.accuracy.drop
+    if validation.metrics:
+        return validation.metrics[0].name, validation.metrics[0].lost
     if validation.top1_agreement is not None:
         return "agreement with float", 1 - validation.top1_agreement
     return "cosine with float", 1 - min(distance.cosine for distance in validation.outputs)
@@ -206,14 +221,16 @@ def check(validation: Validation, thresholds: Thresholds) -> None:
                 f"top-1 agreement is {validation.top1_agreement:.2%}, below {thresholds.min_top1_agreement:.2%}"
             )
     if thresholds.max_accuracy_drop is not None:
-        if validation.accuracy is None:
+        if not validation.metrics:
             raise UserError(
-                "the loss of accuracy cannot be judged: the data have no labels",
-                hint="give one folder a class, a labels.csv, or 'y' in the .npz; or leave the threshold out",
+                f"the loss of a {validation.task} model cannot be judged: the data have no labels and no truth",
+                hint=f"{RIGHT[validation.task]}; or leave the threshold out",
+                task=validation.task,
             )
-        if validation.accuracy.drop > thresholds.max_accuracy_drop:
+        judged = validation.metrics[0]
+        if judged.lost > thresholds.max_accuracy_drop:
             failures.append(
-                f"top-1 accuracy falls by {validation.accuracy.drop:.2%} (of {validation.accuracy.samples} samples), "
+                f"{judged.name} falls by {judged.lost:.2%} (of {judged.n} samples), "
                 f"more than {thresholds.max_accuracy_drop:.2%}"
             )
     if failures:

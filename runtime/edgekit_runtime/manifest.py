@@ -9,7 +9,7 @@ from typing import Dict, Optional, Tuple
 from edgekit_runtime import schema
 
 SCHEMA = 1
-TASKS = ("classification", "detection", "raw")
+TASKS = ("classification", "detection", "segmentation", "restoration", "anomaly", "raw")
 COLORS = {"RGB": 3, "BGR": 3, "GRAY": 1}
 RESIZES = ("stretch", "letterbox", "crop")
 FILTERS = ("nearest", "bilinear", "bicubic", "area")

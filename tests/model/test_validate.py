@@ -16,7 +16,8 @@ from edgekit.conversion.record import Files
 from edgekit.datasets.declaration import declare
 from edgekit.errors import CheckFailed, UserError
 from edgekit.profiles.profile import DeviceProfile
-from edgekit.validation.validate import Accuracy, Thresholds, Validation, check, validate, validate_conversion
+from edgekit.validation.metric import Metric
+from edgekit.validation.validate import Thresholds, Validation, check, validate, validate_conversion
 from tests.model.conftest import COLOURS, Converted, colour_pictures
 
 
@@ -53,14 +54,18 @@ class TestFigures:
             10 * np.log10((wanted.astype(np.float64) ** 2).sum() / (error**2).sum()), abs=1e-6
         )
         assert validation.top1_agreement == np.mean(wanted.argmax(1) == got.argmax(1))
-        assert validation.accuracy == Accuracy(
-            45, np.mean(wanted.argmax(1) == labels), np.mean(got.argmax(1) == labels), None, None
-        )
+        (accuracy,) = validation.metrics
+        hits = wanted.argmax(1) == labels, got.argmax(1) == labels
+        assert (accuracy.name, accuracy.unit, accuracy.n) == ("top-1 accuracy", "%", 45)
+        assert accuracy.float_value == np.mean(hits[0])
+        assert accuracy.int8_value == np.mean(hits[1])
+        apart = hits[0].astype(float) - hits[1]
+        assert accuracy.drop == apart.mean()
+        assert accuracy.half == pytest.approx(1.96 * apart.std(ddof=1) / np.sqrt(45))
 
     def test_the_model_knows_colours_and_the_wrong_folders_count(self, validation: Validation) -> None:
-        assert validation.accuracy is not None
-        assert validation.accuracy.float_top1 == pytest.approx(42 / 45)
-        assert validation.accuracy.int8_top1 == pytest.approx(42 / 45, abs=1 / 45)
+        assert validation.metrics[0].float_value == pytest.approx(42 / 45)
+        assert validation.metrics[0].int8_value == pytest.approx(42 / 45, abs=1 / 45)
 
     def test_sizes_and_hashes_are_those_of_the_files(self, validation: Validation, colours: Converted) -> None:
         for path, size, digest in (
@@ -110,7 +115,9 @@ class TestGate:
         check(validation, Thresholds())
 
     def test_all_that_does_not_hold_is_listed(self, validation: Validation) -> None:
-        bad = replace(validation, top1_agreement=0.5, accuracy=Accuracy(100, 0.9, 0.8, None, None))
+        bad = replace(
+            validation, top1_agreement=0.5, metrics=(Metric("top-1 accuracy", "%", 100, 0.9, 0.8, 0.1, 0.05),)
+        )
         wanted = Thresholds(min_cosine=1.1, min_sqnr_db=200, min_top1_agreement=0.9, max_accuracy_drop=0.05)
         with pytest.raises(CheckFailed) as caught:
             check(bad, wanted)
@@ -120,7 +127,7 @@ class TestGate:
     @pytest.mark.parametrize("wanted", [Thresholds(min_top1_agreement=0.9), Thresholds(max_accuracy_drop=0.1)])
     def test_what_cannot_be_judged_does_not_pass(self, validation: Validation, wanted: Thresholds) -> None:
         with pytest.raises(UserError, match="judged"):
-            check(replace(validation, top1_agreement=None, accuracy=None), wanted)
+            check(replace(validation, top1_agreement=None, metrics=()), wanted)
 
 
 class TestRefused:

@@ -1,0 +1,74 @@
+"""Classification: top-1 and top-5 accuracy; of two classes the area under the ROC curve, too."""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgekit.datasets.dataset import RepresentativeDataset, Sample
+from edgekit.errors import UserError
+from edgekit.validation import metric
+from edgekit.validation.metric import Metric
+
+Array = NDArray[Any]
+TOP = 5
+_HALF = 0.5  # from which on one score, a probability, stands for the second of two classes
+
+
+class Classification:
+    """Of samples with class numbers, for a model of `scores` scores; one score stands for two classes."""
+
+    def __init__(self, data: RepresentativeDataset, scores: int) -> None:
+        self.notes: list[str] = []
+        self._classes = max(2, scores)
+        self._data = data
+        self._best: tuple[list[list[int]], list[list[int]]] = ([], [])
+        self._margins: tuple[list[float], list[float]] = ([], [])
+        self._labels: list[int] = []
+        self._fits = not data.classes or len(data.classes) == self._classes
+        if not self._fits:
+            self.notes.append(
+                f"no accuracy: the data have {len(data.classes)} classes, the model {self._classes}",
+            )
+
+    def add(self, sample: Sample, wanted: list[Array], got: list[Array]) -> None:
+        if not self._fits or sample.label is None:
+            return
+        self._labels.append(sample.label)
+        for bests, margins, out in zip(self._best, self._margins, (wanted, got), strict=True):
+            bests.append(best(out[0]))
+            if self._classes == 2:
+                flat = out[0].ravel()
+                margins.append(float(flat[-1] - flat[0] if flat.size > 1 else flat[0]))
+
+    def metrics(self) -> tuple[Metric, ...]:
+        if not self._labels:
+            return ()
+        strange = sorted({label for label in self._labels if not 0 <= label < self._classes})
+        if strange:
+            raise UserError(
+                f"labels that the model's {self._classes} classes do not have: {', '.join(map(str, strange[:5]))}",
+                truth=str(self._data.path),
+            )
+        found = [self._hits("top-1 accuracy", 1)]
+        if self._classes > TOP:
+            found.append(self._hits("top-5 accuracy", TOP))
+        if self._classes == 2 and len(set(self._labels)) == 2:
+            second = [label == 1 for label in self._labels]
+            one, other = (metric.auc(margins, second) for margins in self._margins)
+            found.append(metric.of_statistics("AUC", len(second), one, other))
+        return tuple(found)
+
+    def _hits(self, name: str, count: int) -> Metric:
+        one, other = (
+            [label in ranked[:count] for label, ranked in zip(self._labels, ranks, strict=True)] for ranks in self._best
+        )
+        return metric.of_means(name, one, other)
+
+
+def best(scores: Array) -> list[int]:
+    """The five best classes, best first; of equals the lower. Of one score the class that it stands for."""
+    flat = scores.ravel()
+    if flat.size == 1:
+        return [int(flat[0] > _HALF)]
+    return [int(index) for index in np.argsort(-flat, kind="stable")[:TOP]]
