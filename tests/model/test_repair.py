@@ -15,7 +15,7 @@ from edgekit_runtime.engine import Engine
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgekit.conversion import convert
+from edgekit.conversion import convert, layers
 from edgekit.conversion.candidate import RUNGS
 from edgekit.conversion.record import Conversion, Files
 from edgekit.datasets.declaration import Declaration, declare
@@ -126,6 +126,20 @@ class TestRanges:
         assert after[name] == (max(low, before[0]), min(high, before[1]))
         others = {key: value for key, value in after.items() if key != name}
         assert others == {key: value for key, value in _ranges(content).items() if key != name}
+
+
+def test_layers_that_are_not_finite_have_lost_their_signal() -> None:
+    import tensorflow as tf
+
+    def logarithm(less: float) -> bytes:
+        signature = [tf.TensorSpec([1, 4], tf.float32)]
+        return as_float(tf.function(lambda x: tf.math.log(x - less) * 2.0, input_signature=signature))
+
+    good, bad = logarithm(-1.0), logarithm(5.0)
+    found = layers.errors(good, bad, operators.operators(bad), [(np.arange(1, 5, dtype=np.float32),)])
+    assert [(layer.operator, layer.error) for layer in found if layer.operator == "LOG"] == [("LOG", 1.0)]
+    seen = layers.ranges(bad, operators.operators(bad), [(np.array([1, 2, 6, 7], np.float32),)], 100)
+    assert all(np.isfinite([one.least, one.largest]).all() for one in seen.values())
 
 
 def test_what_forms_the_outputs_ends_at_the_last_matrix_product() -> None:
