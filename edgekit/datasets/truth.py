@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 from edgekit_runtime import preprocess
 from numpy.typing import NDArray
-from PIL import Image
 
 from edgekit.datasets import annotations, arrays, pictures
 from edgekit.datasets.annotations import Annotations
@@ -31,6 +30,8 @@ class PictureTruth:
 
     def indices(self, name: str) -> NDArray[np.uint8]:
         """A mask as its pixels' stored values (height, width): of a palette the numbers, not the colours."""
+        from PIL import Image
+
         file = self.files[name]
         try:
             with Image.open(file, formats=preprocess.FORMATS) as image:

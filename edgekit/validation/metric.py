@@ -65,9 +65,8 @@ def of_statistics(name: str, n: int, one: Statistic, other: Statistic, unit: str
     B. Efron, R. J. Tibshirani, An Introduction to the Bootstrap (1993), algorithm 6.1; 200 replications are enough for
     a standard error (section 6.4). A replication that has no value, such as one without a positive, is left out.
     """
-    whole = np.ones(n)
-    values = one(whole), other(whole)
-    draws = np.random.default_rng(0).multinomial(n, np.full(n, 1 / n), REPLICATIONS)
+    values = one(np.ones(n)), other(np.ones(n))
+    draws = np.random.default_rng(0).multinomial(n, np.full(n, 1 / n), REPLICATIONS).astype(np.float64)
     apart = np.array([one(weights) - other(weights) for weights in draws])
     apart = apart[np.isfinite(apart)]
     half = float(_NORMAL_95 * apart.std(ddof=1)) if n > 1 and len(apart) > 1 else None

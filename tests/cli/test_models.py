@@ -9,7 +9,9 @@ import re
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from tests import versions
 from tests.cli.conftest import Made, Material
@@ -205,6 +207,70 @@ class TestValidate:
         told = edgekit.fails("validate", "alone.tflite", "-d", material.pictures)
         assert "alone.edgekit" in told["message"]
         assert "edgekit convert" in told["hint"]
+
+
+@pytest.fixture(scope="module")
+def reds(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Masks of red for a model of one layer: what is redder than 128 is foreground, but for the first rows."""
+    import keras
+
+    folder = tmp_path_factory.mktemp("reds")
+    picture = keras.Input((16, 16, 3))
+    layer = keras.layers.Conv2D(1, 1, activation="sigmoid")
+    model = keras.Model(picture, layer(picture), name="reds")
+    layer.set_weights([np.array([8.0, 0, 0], np.float32).reshape(1, 1, 3, 1), np.array([-4.0], np.float32)])
+    model.save(folder / "reds.keras")
+    for name in ("images", "masks"):
+        (folder / name).mkdir()
+    for number in range(8):
+        pixels = np.random.default_rng(number).integers(0, 256, (16, 16, 3)).astype(np.uint8)
+        Image.fromarray(pixels).save(folder / f"images/{number}.png")
+        red = pixels[..., 0] > 128
+        red[: number % 3] = False
+        Image.fromarray(np.where(red, 7, 2).astype(np.uint8)).save(folder / f"masks/{number}.png")
+    return folder
+
+
+class TestTruth:
+    def test_a_repair_and_its_gate_are_judged_by_it(self, reds: Path, edgekit: Program) -> None:
+        truth: list[str | Path] = ["-d", reds / "images", "--truth", reds / "masks", "--foreground", "7"]
+        ended = edgekit(
+            "convert", reds / "reds.keras", "-p", "host", "-c", reds / "images", "--range", "0..1",
+            "--task", "segmentation", "--max-drop", "1%", "-o", "m.tflite", *truth,
+        )  # fmt: skip
+        assert re.search(r"IoU +│ 0\.9\d\d +│ 0\.9\d\d +│ loses -?0\.0\d\d ± 0\.0\d\d, n = 8", ended.out)
+        assert "of IoU" in ended.err
+        found = edgekit("validate", "m.tflite", "--json", "--max-drop", "1%", *truth).data
+        by_picture, together = found["metrics"]
+        assert (by_picture["name"], by_picture["unit"], by_picture["n"]) == ("IoU", "", 8)
+        assert by_picture["drop"] == pytest.approx(by_picture["float_value"] - by_picture["int8_value"])
+        assert together["name"] == "IoU of all pixels"
+        told = edgekit.fails("validate", "m.tflite", *truth[:4])
+        assert "has classes that the model does not have: 2, 7" in told["message"]
+        assert "--foreground" in told["hint"]
+        assert told["fields"]["truth"] == str(reds / "masks")
+        told = edgekit.fails("validate", "m.tflite", "-d", reds / "images", "--max-drop", "1%")
+        assert told["hint"] == "give masks with --truth; or leave the threshold out"
+
+    def test_what_does_not_fit_is_said_before_anything_is_converted(self, reds: Path, edgekit: Program) -> None:
+        (edgekit.cwd / "instances.json").write_text("[]")
+        convert: list[str | Path] = ["convert", reds / "reds.keras", "-p", "host", "-c", reds / "images"]
+        convert += ["--range", "0..1", "-o", "m.tflite"]
+        told = edgekit.fails(*convert, "--truth", "instances.json")
+        assert "not COCO annotations" in told["message"]
+        shutil.copytree(reds / "masks", edgekit.cwd / "masks")
+        (edgekit.cwd / "masks/5.png").unlink()
+        told = edgekit.fails(*convert, "--task", "segmentation", "--truth", "masks", "--max-drop", "1%")
+        assert told["message"] == "masks: has no picture for 5.png"
+        assert told["fields"] == {"truth": "masks", "missing": ["5.png"]}
+
+    def test_masks_of_another_model_end_a_repair(self, reds: Path, edgekit: Program) -> None:
+        told = edgekit.fails(
+            "convert", reds / "reds.keras", "-p", "host", "-c", reds / "images", "--range", "0..1", "--samples", "4",
+            "--task", "segmentation", "--truth", reds / "masks", "--max-drop", "1%", "-o", "m.tflite",
+        )  # fmt: skip
+        assert "has classes that the model does not have" in told["message"]
+        assert not list(edgekit.cwd.iterdir())
 
 
 class TestBundle:

@@ -26,7 +26,7 @@ def test_no_model_loses_more_than_half_a_point_or_its_repair_does_not() -> None:
     losses = {name: figures(row[4]) for name, row in found.items() if "±" in row[-2]}
     assert len(losses) >= 8
     for name, (loss, _) in losses.items():
-        limit = 0.01 if found[name][0] == "IoU" else 0.5
+        limit = 0.01 if found[name][0].startswith(("IoU", "AUC")) else 0.5
         repaired = [other for other in losses if other.startswith(f"{name.partition(',')[0]}, `--max-drop")]
         assert loss <= limit or any(losses[other][0] <= limit for other in repaired), name
 
@@ -37,7 +37,7 @@ def test_ours_is_at_least_what_is_published() -> None:
     assert len(compared) >= 4
     for name, row in compared.items():
         _, apart, half = figures(row[-1])
-        assert (-apart if "error" in row[0] else apart) >= -half, name
+        assert apart >= -half, name
 
 
 def test_a_detector_finds_the_original_s_boxes_in_any_batch() -> None:
@@ -54,7 +54,7 @@ def test_a_part_of_it_is_measured_again(shared: Path, tmp_path: Path) -> None:
     from benchmarks.accuracy import CASES, line, measure
 
     (case,) = [case for case in CASES if case.name == "wake word DS-CNN"]
-    cells = [cell.strip() for cell in line(measure(case, tmp_path)).strip("|").split("|")]
+    cells = [cell.strip() for cell in line(measure(case, tmp_path)[0]).strip("|").split("|")]
     published = rows()[case.name]
     for one, other in zip(cells[1:], published, strict=True):
         assert figures(one) == pytest.approx(figures(other), abs=2.3)  # one sample of 45

@@ -103,7 +103,7 @@ class TestFile:
             ('range = "0..1"\nmean = 1\nstd = 1', "range and mean/std exclude each other"),
             ("mean = 127.5", "mean and std belong together"),
             ("mean = [0.485, 0.456, 0.406]\nstd = [0.229, 0.224, 0.225]", "multiply values of a 0..1 scale by 255"),
-            ('task = "segmentation"', "task 'segmentation' is not one of"),
+            ('task = "segmenting"', "task 'segmenting' is not one of"),
             ('labels = "nowhere.txt"', "cannot read the labels"),
             ("width = 1.5", "expected a whole number"),
         ],

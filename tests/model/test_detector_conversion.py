@@ -22,6 +22,7 @@ from edgekit.datasets.declaration import Declaration, declare
 from edgekit.errors import CheckFailed, UserError
 from edgekit.models.source import recognise
 from edgekit.profiles.profile import DeviceProfile
+from edgekit.validation.validate import loss, validate_conversion
 from tests.model import detector_exports as exports
 from tests.model.conftest import Converted
 
@@ -278,3 +279,46 @@ def test_a_report_shows_the_boxes_of_both_on_the_worst_pictures(
         assert {box.label for box in (*one.float, *one.int8)} <= set(NAMES)
         assert all(box.score >= boxes.MIN_SCORE and min(box.corners) >= 0 for box in one.float)
         assert one.picture in found.pictures
+
+
+def test_its_boxes_are_judged_by_coco_s_average_precision(
+    hands: Callable[[str], Converted],
+    original: Callable[[np.ndarray], Detections],
+    unseen: list[np.ndarray],
+    tmp_path: Path,
+) -> None:
+    """No hand is annotated here: what the original is sure of stands for the truth, so that float finds it all."""
+    made, ids = hands("saved_model"), dict(enumerate(NAMES, 1))
+    (tmp_path / "pictures").mkdir()
+    images, boxes = [], []
+    for number, pixels in enumerate(unseen):
+        Image.fromarray(pixels).save(tmp_path / f"pictures/{number}.png")
+        images.append({"id": number, "file_name": f"{number}.png", "height": 320, "width": 320})
+        found = original(pixels)
+        for box, kind, score in zip(found.boxes, found.classes, found.scores, strict=True):
+            if score >= 0.5:
+                top, left, bottom, right = (float(value) * 320 for value in box)
+                # Other ids than the model's: they are matched by name.
+                corner = [left, top, right - left, bottom - top]
+                boxes.append({"image_id": number, "category_id": 90 - int(kind), "bbox": corner})
+    categories = [{"id": 90 - kind, "name": name.upper()} for kind, name in ids.items()] + [{"id": 1, "name": "foot"}]
+    boxes.append({"image_id": 0, "category_id": 1, "bbox": [0, 0, 9, 9]})
+    truth = tmp_path / "instances.json"
+    truth.write_text(json.dumps({"images": images, "annotations": boxes, "categories": categories}))
+    result = validate_conversion(made.path, tmp_path / "pictures", truth=truth)
+    precision, at_half = result.metrics
+    assert (precision.name, at_half.name, precision.n) == ("AP", "AP50", 20)
+    assert precision.float_value == pytest.approx(1, abs=1e-6)
+    assert 0.5 < precision.int8_value <= 1
+    assert at_half.int8_value > 0.9
+    assert precision.half is not None
+    assert precision.half > 0
+    assert loss(result) == ("AP", precision.drop)
+    assert "not judged, since the model does not have them: foot" in result.notes
+    images[3]["width"] = 100
+    truth.write_text(json.dumps({"images": images, "annotations": boxes, "categories": categories}))
+    with pytest.raises(UserError, match=r"3.png is \[320, 100\] .height, width. there, but \[320, 320\]"):
+        validate_conversion(made.path, tmp_path / "pictures", truth=truth)
+    truth.write_text(json.dumps({"images": images, "annotations": [], "categories": [{"id": 1, "name": "foot"}]}))
+    with pytest.raises(UserError, match=r"none of its classes \(foot\) is one of the model's"):
+        validate_conversion(made.path, tmp_path / "pictures", truth=truth)

@@ -26,10 +26,11 @@ from edgekit.datasets.declaration import Declaration
 from edgekit.models.delegation import Delegation
 from edgekit.profiles import hostfacts, profile
 from edgekit.profiles.profile import DeviceProfile
+from edgekit.validation.metric import Metric
 
 MANIFEST = [
     *(Calibration, Detection, Distance, Golden, Manifest, Preprocess, Provenance, TensorSpec),
-    *(CalibrationRecord, Candidate, Conversion, Declaration, Delegation, Finding),
+    *(CalibrationRecord, Candidate, Conversion, Declaration, Delegation, Finding, Metric),
 ]
 
 
