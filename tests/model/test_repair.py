@@ -139,7 +139,7 @@ def test_layers_that_are_not_finite_have_lost_their_signal() -> None:
         return as_float(tf.function(lambda x: tf.math.log(x - less) * 2.0, input_signature=signature))
 
     good, bad = logarithm(-1.0), logarithm(5.0)
-    found = layers.errors(good, bad, operators.operators(bad), [(np.arange(1, 5, dtype=np.float32),)])
+    found, _ = layers.errors(good, bad, operators.operators(bad), [(np.arange(1, 5, dtype=np.float32),)], {})
     assert [(layer.operator, layer.error) for layer in found if layer.operator == "LOG"] == [("LOG", 1.0)]
     seen = layers.ranges(bad, operators.operators(bad), [(np.array([1, 2, 6, 7], np.float32),)], 100)
     assert all(np.isfinite([one.least, one.largest]).all() for one in seen.values())
