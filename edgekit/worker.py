@@ -200,4 +200,7 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    code = main()
+    # All is said and written; TensorFlow would take a second to clean up what ends with the process.
+    sys.stderr.flush()
+    os._exit(code)

@@ -166,7 +166,7 @@ def _reach(model: bytes, samples: Sequence[Sample]) -> Array:
     known = operators(model)
     rows = []
     try:
-        tensors = layers.Tensors(model, known)
+        tensors = layers.Tensors(model, known, fast=True)
         for sample in samples:
             tensors.run(sample.inputs)
             values = (tensors.real(name) for operator in known for name in operator.outputs)

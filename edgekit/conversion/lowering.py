@@ -107,14 +107,14 @@ def _saved_model(path: Path, source: Path, folder: Path, found: savedmodel.Graph
 
     def lower(inputs: tuple[TensorSpec, ...]) -> tuple[bytes, tuple[TensorSpec, ...]]:
         loaded = _load(source, path)
-        content = _float(path, loaded, signature, inputs, folder / "wrapped")
+        content, complete = _float(path, loaded, signature, inputs, folder / "wrapped")
         # The batch stays open where that costs no operator, so that the Engine may batch; else it is 1.
         if _SIZES_AT_RUN_TIME & set(flatbuffer.parse(content).operators) and any(
             spec.shape[:1] == (-1,) for spec in inputs
         ):
             inputs = tuple(replace(spec, shape=(1, *spec.shape[1:])) if spec.shape else spec for spec in inputs)
-            content = _float(path, loaded, signature, inputs, folder / "wrapped-1")
-        return flatbuffer.named(content), inputs
+            _, complete = _float(path, loaded, signature, inputs, folder / "wrapped-1")
+        return flatbuffer.named(complete()), inputs
 
     return Opened(signature.inputs, lower)
 
@@ -131,15 +131,26 @@ def _load(source: Path, named: Path) -> Any:
         ) from error
 
 
-def _float(path: Path, loaded: Any, signature: Signature, inputs: Sequence[TensorSpec], folder: Path) -> bytes:
-    import tensorflow as tf
+def _float(
+    path: Path, loaded: Any, signature: Signature, inputs: Sequence[TensorSpec], folder: Path
+) -> tuple[bytes, Callable[[], bytes]]:
+    """The float model, and what puts TensorFlow's own metadata into it.
 
-    converter = tf.lite.TFLiteConverter.from_saved_model(
-        str(_wrapped(loaded, signature, inputs, folder)), signature_keys=[savedmodel.SIGNATURE]
-    )
+    As `TFLiteConverter.from_saved_model(folder).convert()`, which loads the model twice more: to see whether the
+    signature is there, and for stack traces that no model of ours holds. The functions are internal to TensorFlow,
+    whose version is pinned.
+    """
+    from tensorflow.lite.python import conversion_metadata_schema_py_generated as metadata
+    from tensorflow.lite.python import lite
+
+    _wrapped(loaded, signature, inputs, folder)
+    tags = {savedmodel.SERVE_TAG}
     with failures(path):
-        content: bytes = converter.convert()
-    return content
+        lite.TFLiteConverterBase._set_original_model_type(metadata.ModelType.TF_SAVED_MODEL)
+        converter = lite.TFLiteSavedModelConverterV2(str(folder), tags, [savedmodel.SIGNATURE])
+        graph, _, _ = converter._load_saved_model(str(folder), tags)
+        content: bytes = converter._convert_from_saved_model(graph)
+    return content, lambda: bytes(converter._convert_and_export_metrics(lambda _: content))
 
 
 def without_data(folder: Path, *, half: bool) -> bytes:

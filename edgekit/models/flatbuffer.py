@@ -156,3 +156,18 @@ def _spec(tensor: Any, kinds: dict[int, str]) -> TensorSpec:
 
 def _axes(axis: Any, length: int) -> tuple[int, ...]:
     return tuple(int(axis(index)) for index in range(length))
+
+
+def with_all_outputs(content: bytes) -> bytes:
+    """The model with what each of its operators makes as an output, and without signatures."""
+    import flatbuffers
+    from ai_edge_litert import schema_py_generated as schema_fb
+
+    model = schema_fb.ModelT.InitFromPackedBuf(content, 0)
+    graph = model.subgraphs[0]
+    made = [int(index) for operator in graph.operators for index in operator.outputs if index >= 0]
+    graph.outputs = list(dict.fromkeys(made))
+    model.signatureDefs = None
+    builder = flatbuffers.Builder(len(content))
+    builder.Finish(model.Pack(builder), b"TFL3")
+    return bytes(builder.Output())

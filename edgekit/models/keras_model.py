@@ -81,8 +81,11 @@ def export(model: Any, folder: Path) -> None:
         archive.add_endpoint("serve", serve, [specs])
         archive.write_out(str(folder), verbose=False)
     else:
-        signature = tf.function(serve, input_signature=[specs])
-        tf.saved_model.save(model, str(folder), signatures={"serving_default": signature})
+        # Not the model itself: Keras 2 would trace each of its layers, for users that load it again.
+        module = tf.Module()
+        module.weights = model.weights
+        module.serve = tf.function(serve, input_signature=[specs])
+        tf.saved_model.save(module, str(folder), signatures={"serving_default": module.serve})
 
 
 def _is_keras_3(model: Any) -> bool:
