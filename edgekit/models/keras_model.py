@@ -85,7 +85,11 @@ def export(model: Any, folder: Path) -> None:
         module = tf.Module()
         module.weights = model.weights
         module.serve = tf.function(serve, input_signature=[specs])
-        tf.saved_model.save(module, str(folder), signatures={"serving_default": module.serve})
+        signatures = {"serving_default": module.serve}
+        try:
+            tf.saved_model.save(module, str(folder), signatures=signatures)
+        except AssertionError:  # it has more than weights: a table of words, for example
+            tf.saved_model.save(model, str(folder), signatures=signatures)
 
 
 def _is_keras_3(model: Any) -> bool:

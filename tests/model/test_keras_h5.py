@@ -149,3 +149,15 @@ def test_a_damaged_file_is_refused_or_read(small: Path, where: float, value: int
         keras_h5.read(damaged)
     except UserError:
         return
+
+
+def test_a_keras_2_model_that_holds_more_than_weights_is_exported(tmp_path: Path) -> None:
+    import tf_keras
+
+    from edgekit.models import keras_model, savedmodel
+
+    word = tf_keras.Input((1,), dtype="int64", name="word")
+    model = tf_keras.Model(word, tf_keras.layers.IntegerLookup(vocabulary=[3, 1, 2])(word))
+    keras_model.export(model, tmp_path / "saved")
+    found = savedmodel.read(tmp_path / "saved")
+    assert [spec.name for spec in savedmodel.serving_signature(tmp_path / "saved", found).inputs] == ["word"]
