@@ -176,6 +176,8 @@ def _stages(engine: Engine, outputs: Sequence[Array], size: int, invoke_ms: floa
         before = _median(lambda: [engine.prepare(frame) for _ in range(size)])
     if engine.task == "classification":
         after = _median(lambda: engine.top_k(outputs[0]))
+    elif engine.task == "detection":
+        after = _median(lambda: engine.detections(outputs))
     else:
         after = _median(lambda: [quant.dequantize(out, spec) for out, spec in zip(outputs, engine.outputs)])
     return Stages(before, invoke_ms, after)

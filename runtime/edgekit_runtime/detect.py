@@ -6,6 +6,7 @@ The model ends before both, so that boxes and scores keep a scale each, and only
 from __future__ import annotations
 
 import io
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Dict, List, Optional, Sequence, Tuple
 
@@ -20,6 +21,10 @@ if TYPE_CHECKING:
     from edgekit_runtime.quant import Array, Floats
 
 _FIRST = 1024  # candidates that are looked at before any others are
+_BLOCK = 64  # of which so many at once are compared with each other and with what is kept
+_STEP = 17  # one anchor in so many tells about where the highest keys begin
+_SLACK = 0.01  # of a logit: more than float32 rounds where a sigmoid still tells logits apart
+_STEEP = 10.0
 MAX_BYTES = 64 << 20
 
 
@@ -62,16 +67,14 @@ class Heads:
         # Sigmoid and dequantisation keep the order, so the stored values sort; a softmax does not.
         mixed = wanted.score_converter == "softmax"
         keys = (self._scores(predictions) if mixed else predictions)[:, wanted.first_column :]
-        flat, classes = keys.reshape(-1), keys.shape[1]
-        size = _FIRST
+        least, size = self._least(keys.dtype), _FIRST
         while True:
-            best = highest(flat, size)
-            anchors, kinds = np.divmod(best, classes)
-            scores = flat[best] if mixed else self._scores(flat[best])
+            anchors, kinds = np.divmod(highest(keys, size, least), keys.shape[1])
+            scores = keys[anchors, kinds] if mixed else self._scores(keys[anchors, kinds])
             count = int(np.count_nonzero(scores >= wanted.score_threshold))
             boxes = self._decode(encodings[anchors[:count]], anchors[:count])
             kept = suppress(boxes, kinds[:count], wanted)
-            if len(kept) == wanted.max_detections or count < len(best) or len(best) == len(flat):
+            if len(kept) == wanted.max_detections or count < len(scores) or len(scores) < size:
                 break
             size *= 8
         clipped = np.clip(boxes[kept], 0.0, 1.0)
@@ -80,6 +83,21 @@ class Heads:
         return Detections(
             clipped[seen], np.array(wanted.class_ids, np.int64)[kinds[kept]], scores[kept].astype(np.float32)
         )
+
+    def _least(self, dtype: Any) -> float:
+        """What no key that reaches the threshold is below; a little less than it needs, since float32 rounds."""
+        least = self.detection.score_threshold
+        if self.detection.score_converter == "softmax":
+            return least
+        if self.detection.score_converter == "sigmoid":
+            least = -math.inf if least <= 0 else math.log(least) - math.log1p(-least) if least < 1 else _STEEP
+            least = min(least, _STEEP)
+        least -= _SLACK
+        if self.scores.scale is not None and self.scores.zero_point is not None:
+            limits = np.iinfo(dtype)
+            stored = least / self.scores.scale + self.scores.zero_point
+            return int(min(max(stored, limits.min), limits.max) // 1)
+        return least
 
     def _scores(self, stored: Array) -> Floats:
         real: Array = quant.dequantize(stored, self.scores)
@@ -107,14 +125,25 @@ def decode(encodings: Floats, anchors: Floats, scales: Sequence[float]) -> Float
     return np.concatenate([centre - half, centre + half], axis=1)
 
 
-def highest(values: Array, count: int) -> Array:
-    """The indices of the `count` highest of a flat array, highest first; of equals the lower index comes first."""
-    chosen = np.arange(len(values))
-    if count < len(values):
-        least = np.partition(values, len(values) - count)[len(values) - count]
-        above = np.flatnonzero(values > least)
-        chosen = np.concatenate([above, np.flatnonzero(values == least)[: count - len(above)]])
-    return chosen[np.argsort(-values[chosen].astype(np.float64), kind="stable")]
+def highest(values: Array, count: int, least: float = -math.inf) -> Array:
+    """The flat indices of the `count` highest that are not below `least`, highest first; of equals the lower index
+    comes first.
+    """
+    mask = values >= least
+    if np.count_nonzero(mask) > 4 * count:
+        some = values[::_STEP].reshape(-1)
+        rank = min(len(some), 2 * count * len(some) // values.size + 8)
+        fewer = values >= np.partition(some, len(some) - rank)[len(some) - rank]
+        if np.count_nonzero(fewer) >= count:
+            mask = fewer
+    chosen = np.flatnonzero(mask)
+    held = values[mask]
+    if count < len(chosen):
+        last = np.partition(held, len(held) - count)[len(held) - count]
+        above, equal = np.flatnonzero(held > last), np.flatnonzero(held == last)
+        part = np.concatenate([above, equal[: count - len(above)]])
+        chosen, held = chosen[part], held[part]
+    return chosen[np.argsort(-held.astype(np.float64), kind="stable")]
 
 
 def suppress(boxes: Floats, kinds: Array, wanted: Detection) -> Array:
@@ -124,30 +153,42 @@ def suppress(boxes: Floats, kinds: Array, wanted: Detection) -> Array:
     """
     kept: List[int] = []
     counts: Dict[int, int] = {}
-    left = np.arange(len(boxes))
-    areas = np.prod(np.maximum(boxes[:, 2:] - boxes[:, :2], 0), axis=1)
-    while len(left) and len(kept) < wanted.max_detections:
-        first = left[0]
-        kind = int(kinds[first])
-        kept.append(int(first))
-        counts[kind] = counts.get(kind, 0) + 1
-        left = left[1:]
-        gone = kinds[left] == kind
-        if counts[kind] < wanted.max_per_class:
-            gone &= _overlaps(boxes[first], areas[first], boxes[left], areas[left]) > wanted.iou_threshold
-        left = left[~gone]
+    areas = _areas(boxes)
+    for start in range(0, len(boxes), _BLOCK):
+        block = np.arange(start, min(start + _BLOCK, len(boxes)))
+        better = np.concatenate([np.array(kept, np.int64), block])[:, None]
+        rivals = _overlaps(boxes[better], areas[better], boxes[block], areas[block]) > wanted.iou_threshold
+        rivals &= kinds[better] == kinds[block]
+        gone = np.any(rivals[: len(kept)], axis=0)
+        rivals = rivals[len(kept) :]
+        for number, kind in enumerate(kinds[block].tolist()):
+            if gone[number] or counts.get(kind, 0) >= wanted.max_per_class:
+                continue
+            kept.append(start + number)
+            counts[kind] = counts.get(kind, 0) + 1
+            if len(kept) == wanted.max_detections:
+                return np.array(kept, np.int64)
+            gone |= rivals[number]
     return np.array(kept, np.int64)
 
 
 def iou(box: Floats, boxes: Floats) -> Floats:
     """The IoU (K,) of one box with boxes (K, 4); 0 where one has no area."""
-    areas = np.prod(np.maximum(boxes[:, 2:] - boxes[:, :2], 0), axis=1)
-    return _overlaps(box, np.prod(np.maximum(box[2:] - box[:2], 0)), boxes, areas)
+    return _overlaps(box, _areas(box), boxes, _areas(boxes))
 
 
-def _overlaps(box: Floats, area: Any, boxes: Floats, areas: Floats) -> Floats:
-    both = np.prod(np.maximum(np.minimum(box[2:], boxes[:, 2:]) - np.maximum(box[:2], boxes[:, :2]), 0), axis=1)
-    either = area + areas - both
+def _areas(boxes: Floats) -> Floats:
+    areas: Floats = np.maximum(boxes[..., 2] - boxes[..., 0], 0) * np.maximum(boxes[..., 3] - boxes[..., 1], 0)
+    return areas
+
+
+def _overlaps(one: Floats, area: Any, other: Floats, areas: Floats) -> Floats:
+    """The IoU of boxes (..., 4) with others, broadcast."""
+    high = np.minimum(one[..., 2], other[..., 2]) - np.maximum(one[..., 0], other[..., 0])
+    wide = np.minimum(one[..., 3], other[..., 3]) - np.maximum(one[..., 1], other[..., 1])
+    both = np.maximum(high, 0) * np.maximum(wide, 0)
+    with np.errstate(invalid="ignore"):  # of boxes without end
+        either = area + areas - both
     shares: Floats = np.divide(both, either, out=np.zeros_like(both), where=either > 0)
     return shares
 

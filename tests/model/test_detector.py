@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from edgekit_runtime import detect, rest, runner
+from edgekit_runtime import detect, quant, rest, runner
 from edgekit_runtime.detect import Detections
 from edgekit_runtime.engine import Engine
 from edgekit_runtime.manifest import Detection, Preprocess, TensorSpec
@@ -18,6 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from benchmarks.detection import Operator
 from edgekit.conversion.lowering import open_source
 from edgekit.models import graph
 
@@ -170,7 +171,43 @@ def test_suppression_is_tensorflow_s(seed: int, count: int, threshold: float, pe
     assert detect.suppress(boxes, kinds, wanted).tolist() == sorted(each)[:total]
 
 
-@given(st.lists(st.integers(-128, 127), min_size=1, max_size=60), st.integers(1, 70))
-def test_the_highest_come_first_and_of_equals_the_lower_index(values: list[int], count: int) -> None:
-    found = detect.highest(np.array(values, np.int8), count)
-    assert found.tolist() == sorted(range(len(values)), key=lambda index: (-values[index], index))[:count]
+@given(st.lists(st.integers(-128, 127), min_size=1, max_size=60), st.integers(1, 70), st.integers(-128, 127))
+def test_the_highest_come_first_and_of_equals_the_lower_index(values: list[int], count: int, least: int) -> None:
+    found = detect.highest(np.array(values, np.int8), count, least)
+    wanted = sorted(range(len(values)), key=lambda index: (-values[index], index))
+    assert found.tolist() == [index for index in wanted if values[index] >= least][:count]
+
+
+@pytest.mark.parametrize("stored", ["float32", "int8"])
+@pytest.mark.parametrize("threshold", [0.0, 0.02, 0.5, 0.97, 1.0])
+def test_a_threshold_leaves_the_best_of_all(
+    detector: Detector, pictures: list[np.ndarray], threshold: float, stored: str
+) -> None:
+    """What is left out before decoding is what would be left out behind it."""
+    boxes, scores = (head[0] for head in detector.heads(pictures[0]))
+    spec = TensorSpec("scores", (-1, *scores.shape), stored)
+    if stored == "int8":
+        spec = replace(spec, scale=float(np.ptp(scores) / 255), zero_point=3)
+        scores = quant.quantize(scores, spec)
+    wanted = replace(WANTED, max_detections=4000, max_per_class=4000, score_threshold=0.0)
+    every = detect.Heads(wanted, detector.anchors(), TensorSpec("boxes", (-1, *boxes.shape), "float32"), spec)
+    some = replace(every, detection=replace(wanted, score_threshold=threshold))
+    (all_,), (found,) = (each.find([boxes[None], scores[None]]) for each in (every, some))
+    count = int(np.count_nonzero(all_.scores >= threshold))
+    np.testing.assert_array_equal(found.scores, all_.scores[:count])
+    np.testing.assert_array_equal(found.boxes, all_.boxes[:count])
+
+
+def test_the_boxes_are_those_of_the_operator_that_tflite_has(detector: Detector, pictures: list[np.ndarray]) -> None:
+    """TFLite_Detection_PostProcess on the same heads; what is compared in docs/detection.md."""
+    specs = [TensorSpec(name, (-1, ANCHORS, size), "float32") for name, size in (("boxes", 4), ("scores", 8))]
+    for threshold in (0.3, 1e-8):
+        wanted = replace(WANTED, score_threshold=threshold)
+        heads = detect.Heads(wanted, detector.anchors(), *specs)
+        operator = Operator(heads)
+        for picture in pictures[:3]:
+            boxes, scores = detector.heads(picture)
+            operator.give(boxes[0], scores[0])
+            operator.run()
+            (found,) = heads.find([boxes, scores])
+            alike(found, operator.found())
