@@ -13,7 +13,7 @@ import numpy as np
 from edgekit_runtime import detect, quant
 from edgekit_runtime.detect import Detections
 from edgekit_runtime.engine import Engine
-from edgekit_runtime.manifest import Preprocess
+from edgekit_runtime.manifest import Detection, Preprocess
 from numpy.typing import NDArray
 
 from edgekit.datasets.dataset import Stream
@@ -27,6 +27,8 @@ PICTURES = 32
 MIN_SCORE = 0.3
 MIN_IOU = 0.5  # of boxes that count as the same
 FLOAT_IOU = 0.99
+_ROUNDING = 1e-3
+_ENOUGH = 100  # predictions to tell logits from shares
 
 
 @dataclass(frozen=True)
@@ -89,19 +91,19 @@ def write_original(detector: Detector, stream: Stream, folder: Path, progress: P
 def compare(
     folder: Path, stream: Stream, reference: Engine, int8: Engine, progress: Progress
 ) -> tuple[str, float | None]:
-    """Both models on the pictures that the original has seen. Returns what INT8 costs, in words, and which share of the
-    boxes it does not find (None when there were none).
+    """Both models on the pictures that the original has seen; of a declared detector the float model is the original.
+    Returns what INT8 costs, in words, and which share of the boxes it does not find (None when there were none).
 
     Raises CheckFailed when the float model does not find what the original found: then the cut was wrong.
     """
-    with np.load(folder / ORIGINAL) as held:
-        count = sum(name.startswith("scores_") for name in held)
-        wanted = [Detections(held[f"boxes_{n}"], held[f"classes_{n}"], held[f"scores_{n}"]) for n in range(count)]
+    original = _read_original(folder)
+    who, count = "float" if original is None else "the original", len(original or ()) or min(PICTURES, stream.wanted)
     seen: list[tuple[Detections, Detections]] = []
     for number, sample in enumerate(islice(stream, count)):
         progress("compare", number, count)
         seen.append((_answer(reference, sample.inputs), _answer(int8, sample.inputs)))
     progress("compare", count, count)
+    wanted = original or [pair[0] for pair in seen]
     by_float, by_int8 = (match(wanted, [pair[which] for pair in seen]) for which in (0, 1))
     if by_float.found < by_float.wanted or (by_float.found and by_float.iou < FLOAT_IOU):
         raise CheckFailed(
@@ -110,13 +112,26 @@ def compare(
             hint='declare task = "raw" to convert the detector as it is',
         )
     if not by_float.wanted:
-        words = f"in {count} pictures the original finds no box (score {MIN_SCORE} or more): nothing could be compared"
+        words = f"in {count} pictures {who} finds no box (score {MIN_SCORE} or more): nothing could be compared"
         return words, None
     words = (
-        f"of {by_float.wanted} boxes of the original (score {MIN_SCORE} or more, {count} pictures) "
-        f"INT8 finds {by_int8}; float {by_float}"
+        f"of {by_float.wanted} boxes of {who} (score {MIN_SCORE} or more, {count} pictures) INT8 finds {by_int8}"
+        f"{'' if original is None else f'; float {by_float}'}"
     )
     return words, 1 - by_int8.found / by_int8.wanted
+
+
+def check_scores(detection: Detection, predictions: NDArray[Any]) -> None:
+    """Raises UserError for predictions that tell that they become scores in another way than was declared."""
+    shares = bool(predictions.min(initial=0) >= -_ROUNDING and predictions.max(initial=0) <= 1 + _ROUNDING)
+    if predictions.size < _ENOUGH or shares == (detection.score_converter == "identity"):
+        return
+    seen = "all between 0 and 1" if shares else f"between {predictions.min():.3g} and {predictions.max():.3g}"
+    raise UserError(
+        f"the detector's scores are {seen}, but score_converter is '{detection.score_converter}'",
+        hint="declare 'identity' for scores as they are, 'sigmoid' or 'softmax' for logits",
+        key="score_converter",
+    )
 
 
 def match(wanted: Sequence[Detections], found: Sequence[Detections]) -> Match:
@@ -133,6 +148,14 @@ def match(wanted: Sequence[Detections], found: Sequence[Detections]) -> Match:
                 overlaps.append(float(shares.max()))
                 free[shares.argmax()] = False
     return Match(total, len(overlaps), float(np.mean(overlaps)) if overlaps else 0.0)
+
+
+def _read_original(folder: Path) -> list[Detections] | None:
+    if not (folder / ORIGINAL).is_file():
+        return None
+    with np.load(folder / ORIGINAL) as held:
+        count = sum(name.startswith("scores_") for name in held)
+        return [Detections(held[f"boxes_{n}"], held[f"classes_{n}"], held[f"scores_{n}"]) for n in range(count)]
 
 
 def _answer(engine: Engine, inputs: Sequence[NDArray[Any]]) -> Detections:

@@ -49,6 +49,7 @@ def facts(order: Order, board: Board) -> dict[str, Any] | None:
         "schema": SCHEMA,
         "model": [model.name, model.file_name, model.form, model.sha256, list(model.notes)],
         "declaration": schema.plain(order.declaration),
+        "anchors": content.tree(Path(order.declaration.detection.anchors)) if order.declaration.detection else None,
         "data": data,
         "held_out": held_out,
         "samples": order.samples,

@@ -120,6 +120,8 @@ def prove(request: Request, progress: Progress) -> Proof:
     for number, sample in enumerate(stream):
         progress("prove", number, stream.wanted)
         stored, wanted, got = _run(sample, int8, reference)
+        if request.detection is not None:
+            boxes.check_scores(request.detection, wanted[request.detection.scores])
         size += sum(array.nbytes for array in (*stored, *wanted))
         if size > MAX_BYTES:
             break

@@ -12,6 +12,7 @@ import numpy as np
 from edgekit_runtime import batch, schema
 from edgekit_runtime.manifest import ANCHORS, Calibration, Detection, Preprocess, TensorSpec
 from edgekit_runtime.preprocess import to_real
+from numpy.typing import NDArray
 
 from edgekit import worker
 from edgekit.conversion import boxes, integer
@@ -25,6 +26,7 @@ from edgekit.models.detector import BOXES, SCORES, Detector
 from edgekit.models.source import KERAS
 from edgekit.worker import Progress
 
+Array = NDArray[Any]
 FLOAT = "float.tflite"
 CALIBRATED = "calibrated.tflite"
 INT8 = "int8.tflite"
@@ -81,13 +83,22 @@ class Quantized:
 
 @dataclass(frozen=True)
 class Prepared:
-    """A source and its data, opened, and what they need of each other; `inputs` have every size but the batch."""
+    """A source and its data, opened, and what they need of each other; `inputs` have every size but the batch.
+
+    `anchors` are those of a declared detector.
+    """
 
     opened: Opened
     declared: Declaration
     data: RepresentativeDataset
     preprocess: Preprocess | None
     inputs: tuple[TensorSpec, ...]
+    anchors: Array | None = None
+
+    @property
+    def detects(self) -> bool:
+        """Whether it is a detector, recognised or declared."""
+        return self.opened.detector is not None or self.declared.detection is not None
 
 
 def int8_name(number: int) -> str:
@@ -123,6 +134,7 @@ def quantize(request: Request, progress: Progress) -> tuple[Quantized, ...]:
     float_model, inputs = opened.lower(ready.inputs)
     (folder / FLOAT).write_bytes(float_model)
     progress("float", 1, 1)
+    declared_heads = _declared(model, ready, flatbuffer.parse(float_model).outputs, folder)
     stream = data.stream(inputs, preprocess, count=request.samples, seed=request.seed)
     named = bool(flatbuffer.parse(float_model).signatures)
     with failures(model):
@@ -139,7 +151,7 @@ def quantize(request: Request, progress: Progress) -> tuple[Quantized, ...]:
     def told(number: int, notes: tuple[str, ...], failure: str | None) -> Quantized:
         outputs = flatbuffer.read(folder / (FLOAT if failure else int8_name(number))).outputs
         labels = declared.labels or class_names(data, outputs)
-        detection = _detection(opened.detector, outputs) if opened.detector else None
+        detection = _detection(opened.detector, outputs) if opened.detector else declared_heads
         return Quantized(
             task="detection" if detection else declared.task or task_of(outputs, labels, preprocess),
             preprocess=preprocess,
@@ -160,15 +172,23 @@ def quantize(request: Request, progress: Progress) -> tuple[Quantized, ...]:
 
 def prepare(model: Path, form: str, declared: Declaration, data: Path, folder: Path, *, trust_code: bool) -> Prepared:
     """Open model and data and bring them together; `folder` is for files in between. Raises UserError, CheckFailed."""
-    whole = declared.task not in (None, "detection")
+    heads = declared.detection
+    anchors = None if heads is None else heads.read_anchors()
+    whole = declared.task not in (None, "detection") or heads is not None
     opened = open_source(model, form, folder, trust_code=trust_code, whole=whole)
     if opened.detector is not None:
         declared = boxes.declare(model, declared, opened.detector)
+    elif heads is not None:
+        declared = replace(declared, task="detection")
     elif declared.task == "detection":
-        raise UserError(f"{model}: declared as a detector, but it does not select boxes", key="task")
-    dataset = open_dataset(data, None if opened.detector else declared.labels)
+        raise UserError(
+            f"{model}: declared as a detector, but it does not select boxes",
+            hint="declare its heads and anchors in a table [detection] of model.toml",
+            key="task",
+        )
+    dataset = open_dataset(data, None if heads or opened.detector else declared.labels)
     preprocess = declarations.preprocess(declared, opened.inputs, pictures=dataset.pixels)
-    return Prepared(opened, declared, dataset, preprocess, _fixed(opened.inputs, dataset, preprocess))
+    return Prepared(opened, declared, dataset, preprocess, _fixed(opened.inputs, dataset, preprocess), anchors)
 
 
 def _int8(request: Request, number: int, calibrated: bytes, folder: Path) -> tuple[tuple[str, ...], str | None]:
@@ -189,6 +209,14 @@ def _int8(request: Request, number: int, calibrated: bytes, folder: Path) -> tup
     notes = _float_operators(flatbuffer.parse(content), request)
     (folder / int8_name(number)).write_bytes(flatbuffer.named(content))
     return notes, None
+
+
+def _declared(model: Path, ready: Prepared, outputs: Sequence[TensorSpec], folder: Path) -> Detection | None:
+    """Of a declared detector; its outputs are checked before anything else is done."""
+    if ready.declared.detection is None or ready.anchors is None:
+        return None
+    np.save(folder / ANCHORS, ready.anchors)
+    return ready.declared.detection.detection(model, outputs, ready.anchors, ready.declared.labels)
 
 
 def _detection(found: Detector, outputs: Sequence[TensorSpec]) -> Detection:

@@ -12,6 +12,7 @@ from pathlib import Path
 from edgekit_runtime import schema
 from edgekit_runtime.manifest import COLORS, FILTERS, RESIZES, TASKS, Preprocess, TensorSpec
 
+from edgekit.datasets.heads import DeclaredHeads
 from edgekit.errors import UserError
 from edgekit.profiles.profile import read_toml
 
@@ -41,6 +42,7 @@ class Declaration:
     resize: str | None = None
     filter: str | None = None
     pad: int | None = None
+    detection: DeclaredHeads | None = None
 
     def __post_init__(self) -> None:
         for key, allowed in _CHOICES.items():
@@ -53,6 +55,8 @@ class Declaration:
             raise ValueError("range and mean/std exclude each other")
         if self.std is not None and all(abs(value) < 1 for value in self.std):
             raise ValueError("mean and std are in pixel units (0 to 255): multiply values of a 0..1 scale by 255")
+        if self.detection is not None and self.task not in (None, "detection"):
+            raise ValueError(f"[detection] and the task '{self.task}' exclude each other")
         if self.labels is not None and len(self.labels) > MAX_LABELS:
             raise ValueError(f"more than {MAX_LABELS} labels")
 
@@ -63,13 +67,16 @@ class Declaration:
 
 
 def load(path: Path) -> Declaration:
-    """Read a `model.toml`. `labels` is a list, or the name of a file with one label a line, beside it.
+    """Read a `model.toml`. `labels` is a list, or the name of a file with one label a line, beside it; so are anchors.
 
     Raises UserError that names the file, the key and the nearest known key.
     """
     data = read_toml(path, "model declaration")
     if isinstance(data.get("labels"), str):
         data["labels"] = read_labels(path.parent / str(data["labels"]))
+    heads = data.get("detection")
+    if isinstance(heads, dict) and isinstance(heads.get("anchors"), str):
+        data["detection"] = {**heads, "anchors": str(path.parent / heads["anchors"])}
     for key in ("mean", "std"):
         if isinstance(data.get(key), (int, float)):
             data[key] = [data[key]]

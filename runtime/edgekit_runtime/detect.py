@@ -110,7 +110,10 @@ class Heads:
         return real
 
     def _decode(self, stored: Array, anchors: Array) -> Floats:
-        return decode(quant.dequantize(stored, self.boxes), self.anchors[anchors], self.detection.box_scales)
+        real: Floats = quant.dequantize(stored, self.boxes)
+        if self.detection.box_order == "xywh":
+            real = real[:, [1, 0, 3, 2]]
+        return decode(real, self.anchors[anchors], self.detection.box_scales)
 
 
 def decode(encodings: Floats, anchors: Floats, scales: Sequence[float]) -> Floats:

@@ -14,6 +14,7 @@ COLORS = {"RGB": 3, "BGR": 3, "GRAY": 1}
 RESIZES = ("stretch", "letterbox", "crop")
 FILTERS = ("nearest", "bilinear", "bicubic", "area")
 SCORE_CONVERTERS = ("sigmoid", "softmax", "identity")
+BOX_ORDERS = ("yxhw", "xywh")
 DTYPES = ("uint8", "int8", "int16", "int32", "int64", "float16", "float32", "bool")
 
 MANIFEST = "manifest.json"
@@ -93,8 +94,9 @@ class Detection:
     """From a detector's raw heads to boxes. `boxes` and `scores` are the indices of the two outputs.
 
     Boxes are encoded relative to the anchors of the member `anchors.npy`, divided by `box_scales` (y, x, height,
-    width). The classes begin at `first_column` of the scores (1 where column 0 is the background); `class_ids` are
-    their ids in the label map. `max_per_class` and `max_detections` limit what non-maximum suppression keeps.
+    width); `box_order` is that of the encodings. The classes begin at `first_column` of the scores (1 where column 0 is
+    the background); `class_ids` are their ids in the label map. `max_per_class` and `max_detections` limit what
+    non-maximum suppression keeps.
     """
 
     boxes: int
@@ -107,10 +109,13 @@ class Detection:
     iou_threshold: float
     max_per_class: int
     max_detections: int
+    box_order: str = BOX_ORDERS[0]
 
     def __post_init__(self) -> None:
         if self.score_converter not in SCORE_CONVERTERS:
             raise ValueError(f"score_converter '{self.score_converter}' is not one of {', '.join(SCORE_CONVERTERS)}")
+        if self.box_order not in BOX_ORDERS:
+            raise ValueError(f"box_order '{self.box_order}' is not one of {', '.join(BOX_ORDERS)}")
         if self.boxes == self.scores or min(self.boxes, self.scores, self.first_column) < 0:
             raise ValueError("boxes and scores are two outputs")
         if not all(scale > 0 for scale in self.box_scales):

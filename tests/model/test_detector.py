@@ -198,6 +198,17 @@ def test_a_threshold_leaves_the_best_of_all(
     np.testing.assert_array_equal(found.boxes, all_.boxes[:count])
 
 
+def test_boxes_may_be_coded_with_x_first(detector: Detector, pictures: list[np.ndarray]) -> None:
+    boxes, scores = detector.heads(pictures[0])
+    specs = [TensorSpec(name, (-1, ANCHORS, size), "float32") for name, size in (("boxes", 4), ("scores", 8))]
+    heads = detect.Heads(replace(WANTED, score_threshold=0.3), detector.anchors(), *specs)
+    (wanted,) = heads.find([boxes, scores])
+    (found,) = replace(heads, detection=replace(heads.detection, box_order="xywh")).find(
+        [boxes[..., [1, 0, 3, 2]], scores]
+    )
+    alike(found, wanted)
+
+
 def test_the_boxes_are_those_of_the_operator_that_tflite_has(detector: Detector, pictures: list[np.ndarray]) -> None:
     """TFLite_Detection_PostProcess on the same heads; what is compared in docs/detection.md."""
     specs = [TensorSpec(name, (-1, ANCHORS, size), "float32") for name, size in (("boxes", 4), ("scores", 8))]

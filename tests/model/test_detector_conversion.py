@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,7 @@ from PIL import Image
 from edgekit.conversion import boxes, convert, examples
 from edgekit.conversion.lowering import Opened, open_source
 from edgekit.conversion.record import Files
+from edgekit.datasets import declaration
 from edgekit.datasets.declaration import Declaration, declare
 from edgekit.errors import CheckFailed, UserError
 from edgekit.models.source import recognise
@@ -29,6 +32,19 @@ from tests.model.conftest import Converted
 pytestmark = pytest.mark.shared
 
 NAMES = ("open", "closed", "pinch", "point", "face", "tip", "pinch tip")
+MODEL_TOML = """
+labels = ["open", "closed", "pinch", "point", "face", "tip", "pinch tip"]
+range = "-1..1"
+
+[detection]
+boxes = "box_encodings"
+scores = "class_predictions"
+anchors = "mine.npy"
+score_converter = "sigmoid"
+background = true
+box_scales = [10, 10, 5, 5]
+iou_threshold = 0.6
+"""
 LIMITS = {"score_threshold": 1e-8, "iou_threshold": float(np.float32(0.6)), "max_per_class": 100, "max_detections": 100}
 
 
@@ -251,6 +267,40 @@ def test_a_cut_that_changes_the_boxes_is_never_written(
                 continue
             with pytest.raises(CheckFailed, match="does not find what the original finds"):
                 boxes.compare(tmp_path, stream(), one, other, lambda *_: None)
+
+
+def test_declared_heads_find_what_recognised_ones_find(
+    hands: Callable[[str], Converted], pictures: Path, board: DeviceProfile, unseen: list[np.ndarray], tmp_path: Path
+) -> None:
+    """A model of nothing but raw heads, with what its owner knows of them in model.toml."""
+    recognised = hands("saved_model")
+    files, model = Files.of(recognised.path), tmp_path / "model"
+    model.mkdir()
+    shutil.copy(files.float, model / "heads.tflite")
+    np.save(model / "mine.npy", np.load(files.anchors).astype(np.float64))
+    (model / "model.toml").write_text(MODEL_TOML)
+    few = tmp_path / "few"
+    few.mkdir()
+    for picture in sorted(pictures.glob("*.jpg"))[:8]:
+        (few / picture.name).symlink_to(picture)
+    declared = declaration.load(model / "model.toml")
+    output = tmp_path / "hands.tflite"
+    record = convert.convert(
+        model / "heads.tflite", profile=board, data=few, output=output, declaration=declared,
+        log=tmp_path / "log",
+    )  # fmt: skip
+    wanted = recognised.record.detection
+    assert wanted is not None
+    assert record.detection == replace(wanted, score_threshold=0.3, iou_threshold=0.6)
+    assert record.task == "detection"
+    np.testing.assert_array_equal(np.load(Files.of(output).anchors), np.load(files.anchors))
+    (note,) = [note for note in record.notes if "boxes of float" in note]
+    assert "INT8 finds" in note
+    mine, other = Files.of(output).float, files.float
+    found, known = detections(Converted(output, record), mine, unseen, 1), detections(recognised, other, unseen, 1)
+    same = boxes.match(known, found)
+    assert same.found == same.wanted >= 15
+    assert same.iou == pytest.approx(1)
 
 
 def test_a_report_shows_the_boxes_of_both_on_the_worst_pictures(

@@ -23,6 +23,7 @@ from edgekit.conversion.candidate import RUNGS, Candidate
 from edgekit.conversion.finding import Finding
 from edgekit.conversion.record import Conversion
 from edgekit.datasets.declaration import Declaration
+from edgekit.datasets.heads import DeclaredHeads
 from edgekit.models.delegation import Delegation
 from edgekit.profiles import hostfacts, profile
 from edgekit.profiles.profile import DeviceProfile
@@ -30,7 +31,7 @@ from edgekit.validation.metric import Metric
 
 MANIFEST = [
     *(Calibration, Detection, Distance, Golden, Manifest, Preprocess, Provenance, TensorSpec),
-    *(CalibrationRecord, Candidate, Conversion, Declaration, Delegation, Finding, Metric),
+    *(CalibrationRecord, Candidate, Conversion, Declaration, DeclaredHeads, Delegation, Finding, Metric),
 ]
 
 
