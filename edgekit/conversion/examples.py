@@ -144,7 +144,8 @@ def work(request: dict[str, Any], progress: Progress) -> dict[str, Any]:
     asked = schema.read(Request, request, "request")
     data = open_dataset(Path(asked.data), None if asked.detection else asked.labels)
     pair = _Pair(asked)
-    stream = data.stream(pair.inputs, asked.preprocess, count=SAMPLES, seed=asked.seed)
+    # How many may be unreadable was judged by the validation.
+    stream = data.stream(pair.inputs, asked.preprocess, count=SAMPLES, seed=asked.seed, skip_limit=1)
     if asked.task == "classification":
         found = _classes(pair, stream, _names(pair, data), progress)
     elif asked.detection is not None:
