@@ -39,8 +39,11 @@ def shared() -> Path:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    groups = {item.nodeid: _group(item) for item in items}
     for item in items:
-        item.add_marker(pytest.mark.xdist_group(_group(item)))
+        item.add_marker(pytest.mark.xdist_group(groups[item.nodeid]))
+    # Boards take longest: begun first, they leave no process idle at the end.
+    items.sort(key=lambda item: not groups[item.nodeid].startswith("board-"))
     if not SHARED.is_dir():
         for item in items:
             if "shared" in item.keywords:
