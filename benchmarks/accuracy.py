@@ -149,7 +149,7 @@ CASES = (
     ),
     Case(
         "machine sounds autoencoder", SOUNDS[0], ("AUC",), agreement.machine_sounds, tones, declare(task="anomaly"),
-        SOUNDS[1], remark="anomalies: the recording with a tone",
+        SOUNDS[1], remark="anomalies: the calibration data with a tone",
     ),
     Case(
         "machine sounds autoencoder, its input again", SOUNDS[0], ("PSNR",), agreement.machine_sounds,
