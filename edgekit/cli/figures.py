@@ -39,7 +39,7 @@ def show_conversion(made: Conversion, facts: DeviceProfile) -> None:
         rows.append(("memory", show.memory(made.arena_bytes, made.model_size)))
     if made.delegation is not None:
         rows.append(("XNNPACK here", str(made.delegation)))
-    rows += [(f"run here by {_how(one)}", _answer(one)) for one in made.rehearsals]
+    rows += [(one.runtime if one.xnnpack else "without XNNPACK", _answer(one)) for one in made.rehearsals]
     if calibration.skipped:
         rows.append(("skipped", f"{calibration.skipped} unreadable picture{'s' * (calibration.skipped > 1)}"))
     show.table(f"{made.name}: {made.provenance.source_format} to {_kind(made.kind)} for {facts.name}", ["", ""], rows)
@@ -54,14 +54,10 @@ def show_conversion(made: Conversion, facts: DeviceProfile) -> None:
         show.say(note, label="note:", style="yellow")
 
 
-def _how(one: Rehearsal) -> str:
-    return one.runtime if one.xnnpack else f"{one.runtime}, no XNNPACK"
-
-
 def _answer(one: Rehearsal) -> str:
     if one.batch is None:
-        return one.verdict
-    return f"{one.verdict}; {one.batch_refused or f'a batch of {one.batch} answers as {one.batch} single runs do'}"
+        return f"{one.verdict} here"
+    return f"{one.verdict} here; {one.batch_refused or f'a batch of {one.batch} answers as {one.batch} single runs do'}"
 
 
 def show_candidates(candidates: Sequence[Candidate], taken: str) -> None:
