@@ -94,7 +94,7 @@ class Diagnosis:
 
 @dataclass(frozen=True)
 class _Kept:
-    """What is kept of a stream: the first samples, and of pictures the pixels and labels of more."""
+    """What is kept of a stream: the first samples, and of pictures for a classifier the pixels and labels of more."""
 
     samples: list[Sample]
     pictures: list[Array]
@@ -115,7 +115,7 @@ def examine(request: Request, progress: Progress) -> Diagnosis:
     content = Path(request.model).read_bytes()
     stream = data.stream(engine.inputs, request.preprocess, count=request.samples, seed=request.seed, skip_limit=1)
     seen = Survey(request.preprocess)
-    kept = _kept(stream, seen, request.preprocess)
+    kept = _kept(stream, seen, request.preprocess if request.classifies else None)
     progress("examine", 1, 4)
     found = [*seen.findings(), *_leaked(request, seen, engine), *_twice(content, seen)]
     progress("examine", 2, 4)
