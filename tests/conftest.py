@@ -50,6 +50,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
                 item.add_marker(pytest.mark.skip(reason="no ../shared beside the repository"))
 
 
+@pytest.hookimpl(trylast=True)
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Without its groups each process would start every board, which is right and takes far too long."""
+    grouped = getattr(session.config.option, "loadgroup", False)
+    if grouped and not all("@" in item.nodeid for item in session.items):
+        raise pytest.UsageError("pytest-xdist has not grouped the tests: it does not know this pytest's node ids")
+
+
 def _group(item: pytest.Item) -> str:
     """Tests that go to one process when there are several: they share a board, or what their file makes."""
     parameters: dict[str, object] = getattr(getattr(item, "callspec", None), "params", {})
