@@ -63,7 +63,9 @@ class TestResult:
     def test_one_step_of_the_input_is_one_pixel_value(self, colours: Converted) -> None:
         (picture,) = colours.record.inputs
         assert picture.scale == pytest.approx(2 / 255, rel=1e-5)
-        assert picture.zero_point in (127, 128)
+        assert picture.zero_point == 127
+        assert colours.record.preprocess is not None
+        assert folded(colours.record.preprocess, picture).kind == quant.COPY
 
     def test_pixels_of_range_0_to_1_are_copied_as_they_are(
         self, attempt: Callable[..., Conversion], models: Path, pictures: Path, board: DeviceProfile

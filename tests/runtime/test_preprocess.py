@@ -70,7 +70,9 @@ class TestFold:
             (128.0, 128.0, "uint8", 1 / 128, 128, quant.COPY),
             (0.0, 1.0, "int8", 1.0, -128, quant.SIGN_FLIP),
             (0.0, 255.0, "int8", 1 / 255, -128, quant.SIGN_FLIP),
-            (127.5, 127.5, "int8", 2 / 255, -1, quant.TABLE),
+            (127.5, 127.5, "uint8", 2 / 255, 127, quant.COPY),
+            (127.5, 127.5, "uint8", 2 / 255, 128, quant.TABLE),
+            (127.5, 127.5, "int8", 2 / 255, -1, quant.SIGN_FLIP),
             (0.0, 1.0, "int8", 2.0, -128, quant.TABLE),
         ],
     )

@@ -41,8 +41,8 @@ def test_a_real_value_in_range_comes_back_within_half_a_step(spec: TensorSpec, d
     low, high = ((limit - spec.zero_point) * spec.scale for limit in DTYPES[spec.dtype])
     reals = np.array(data.draw(st.lists(st.floats(low, high), min_size=1, max_size=20)), np.float32)
     error = np.abs(quant.dequantize(quant.quantize(reals, spec), spec).astype(np.float64) - reals)
-    # Half a step, and what float32 cannot tell apart at this size.
-    assert error.max() <= spec.scale * 0.5 + 2**-22 * np.abs(reals).max() + 1e-30
+    # Half a step, in 8 bits a 4096th more, and what float32 cannot tell apart at this size.
+    assert error.max() <= spec.scale * (0.5 + 2**-12) + 2**-22 * np.abs(reals).max() + 1e-30
 
 
 @given(specs(), st.floats(allow_nan=False, width=32))
@@ -54,9 +54,10 @@ def test_any_value_saturates(spec: TensorSpec, value: float) -> None:
         assert stored == (high if value > 0 else low)
 
 
-def test_halves_round_to_even() -> None:
-    spec = TensorSpec("t", (-1,), "int8", 1.0, 0)
-    assert quant.quantize([0.5, 1.5, 2.5, -0.5, -1.5], spec).tolist() == [0, 2, 2, 0, -2]
+def test_halves_go_up_and_in_wide_types_to_even() -> None:
+    halves = [0.5, 1.5, 2.5, -0.5, -1.5]
+    assert quant.quantize(halves, TensorSpec("t", (-1,), "int8", 1.0, 0)).tolist() == [1, 2, 3, 0, -1]
+    assert quant.quantize(halves, TensorSpec("t", (-1,), "int16", 1.0, 0)).tolist() == [0, 2, 2, 0, -2]
 
 
 def test_the_zero_point_is_subtracted_in_a_wider_type() -> None:
@@ -101,7 +102,7 @@ class TestAgainstTheInterpreter:
         ours = quant.quantize(real, spec).reshape(1, 64)
         # They may multiply by the reciprocal of the scale: only what lies on the edge between two steps can differ.
         place = real.reshape(1, 64).astype(np.float64) / spec.scale
-        edge = np.abs(np.abs(place - np.floor(place)) - 0.5) < 1e-4
+        edge = np.abs(np.abs(place - np.floor(place)) - 0.5) < 3e-4
         assert np.array_equal(ours[~edge], theirs[~edge])
         assert np.abs(ours.astype(int) - theirs).max() <= 1
 
