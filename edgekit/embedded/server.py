@@ -163,7 +163,7 @@ class _Policy(paramiko.ServerInterface):
 
     def _start(self, channel: paramiko.Channel, argv: list[str | bytes]) -> bool:
         session = Session(channel, argv, self._home)
-        with self._lock:
+        with self._lock:  # a sweep takes one that was not started for one that is over
+            session.start()
             self._sessions.append(session)
-        session.start()
         return True
