@@ -105,7 +105,7 @@ def _repaired(
     assert order.max_drop is not None  # mypy: that is why it is repaired
 
     def described(made: quantize.Quantized, proof: prove.Proof, path: Path) -> Conversion:
-        return _described(order, board, made, proof, path, progress=progress)
+        return _described(order, board, made, proof, path, progress=progress, strict=True)
 
     data = order.held_out_path or order.data.path
     budget = Budget(order.max_drop, data, board.profile, board.interpreter, described, order.truth, order.foreground)
@@ -142,9 +142,16 @@ def _finish(
 
 
 def _described(
-    order: Order, board: Board, made: quantize.Quantized, proof: prove.Proof, path: Path, *, progress: Progress | None
+    order: Order,
+    board: Board,
+    made: quantize.Quantized,
+    proof: prove.Proof,
+    path: Path,
+    *,
+    progress: Progress | None,
+    strict: bool = False,
 ) -> Conversion:
-    """The record of the model at `path`, which its board's interpreter has tried. Raises CheckFailed."""
+    """The record of the model at `path`, which its board's interpreter has tried. Raises CheckFailed as `rehearse`."""
     source = order.model
     int8, reference = path.read_bytes(), (board.folder / quantize.FLOAT).read_bytes()
     record = Conversion(
@@ -173,4 +180,4 @@ def _described(
         arena_bytes=arena.peak_bytes(int8),
         delegation=proof.delegation,
     )
-    return replace(record, rehearsals=rehearse(record, board.profile, path, progress))
+    return replace(record, rehearsals=rehearse(record, board.profile, path, progress, strict=strict))

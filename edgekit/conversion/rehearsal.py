@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-PASSED, NOT_RUN = "passed", "not-run"
+PASSED, DIFFERS, NOT_RUN = "passed", "differs", "not-run"
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from edgekit_runtime.manifest import ANCHORS, GOLDEN, LABELS, MANIFEST, MODEL
 
 from edgekit.conversion import record
 from edgekit.conversion.record import Conversion
-from edgekit.conversion.rehearsal import NOT_RUN, PASSED, Rehearsal
+from edgekit.conversion.rehearsal import DIFFERS, NOT_RUN, PASSED, Rehearsal
 from edgekit.errors import CheckFailed, UserError
 from edgekit.profiles.profile import DeviceProfile
 from edgekit.runtimes import here, resolve
@@ -34,7 +34,7 @@ _VERDICTS = {
     "ModelError": ("not-prepared", "convert with a repair (--max-drop), or choose another interpreter in the profile"),
     "InvokeError": ("not-invoked", "convert with a repair (--max-drop), or choose another interpreter in the profile"),
     "NotFinite": ("not-finite", "is the declared range the one that the model was trained on?"),
-    "ReleaseRejected": ("differs", "convert with a repair (--max-drop), or choose another interpreter in the profile"),
+    "ReleaseRejected": (DIFFERS, "convert with a repair (--max-drop), or choose another interpreter in the profile"),
 }
 _CRASHED = "choose another interpreter in the profile"
 _UNTRIED = "'edgekit fetch PROFILE' gets it where there is a network; the board checks the release in any case"
@@ -45,11 +45,14 @@ def rehearse(
     profile: DeviceProfile,
     model: Path,
     progress: Progress | None = None,
+    *,
+    strict: bool = False,
 ) -> tuple[Rehearsal, ...]:
     """Check `model` with XNNPACK and without; its golden samples and anchors are beside it.
 
     Raises CheckFailed with the verdict where the board would not take it: what fails only without XNNPACK does not stop
-    it, nor does an interpreter that this computer has no wheel of, or cannot fetch.
+    it, nor does an interpreter that this computer has no wheel of, or cannot fetch; nor one that differs from float,
+    unless `strict`: the board's processor has other kernels, and its own check judges.
     """
     runtime = f"{profile.runtime} {profile.runtime_version}"
     with tempfile.TemporaryDirectory(prefix="edgekit-") as name:
@@ -61,7 +64,7 @@ def rehearse(
         with ThreadPoolExecutor(2) as pool:
             found = tuple(pool.map(lambda xnnpack: _check(python, path, release, runtime, xnnpack), (True, False)))
     usual = found[0]
-    if usual.verdict != PASSED:
+    if usual.verdict not in ((PASSED,) if strict else (PASSED, DIFFERS)):
         raise CheckFailed(
             f"{runtime} of {profile.name}, on this computer: {usual.verdict}: {usual.reason}",
             hint=usual.proposal,
@@ -120,4 +123,4 @@ def _check(python: list[str], path: Path | None, release: Path, runtime: str, xn
         batch, refused = answer["batch_size"], answer["batch_refused"]
         return Rehearsal(runtime, xnnpack, PASSED, batch=batch if xnnpack else None, batch_refused=refused)
     verdict, proposal = _VERDICTS.get(answer["type"], ("not-prepared", _CRASHED))
-    return Rehearsal(runtime, xnnpack, verdict, answer["message"], answer["hint"] or proposal)
+    return Rehearsal(runtime, xnnpack, verdict, answer["message"], proposal)
