@@ -8,14 +8,14 @@ is then made of it. The functions are internal to TensorFlow, whose version is p
 from collections.abc import Callable, Collection, Iterator
 from typing import Any
 
-Samples = Callable[[], Iterator[dict[str, Any] | list[Any]]]
+Samples = Callable[[], Iterator[list[Any]]]
 
 
 def calibrate(float_model: bytes, samples: Samples) -> bytes:
     """The float model with each tensor's least and largest value over the samples written into it.
 
-    A sample is {signature's input name: array with its batch}, or the arrays in the model's order where it has no
-    signature. Raises what TensorFlow and the samples raise.
+    A sample is the arrays in the order of the model's inputs, each with its batch: of names TensorFlow would take the
+    order of the tensors for that of the inputs. Raises what TensorFlow and the samples raise.
     """
     from tensorflow.lite.python.optimize import calibrator
 

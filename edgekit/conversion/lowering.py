@@ -114,7 +114,7 @@ def _saved_model(path: Path, source: Path, folder: Path, found: savedmodel.Graph
         ):
             inputs = tuple(replace(spec, shape=(1, *spec.shape[1:])) if spec.shape else spec for spec in inputs)
             _, complete = _float(path, loaded, signature, inputs, folder / "wrapped-1")
-        return flatbuffer.named(complete()), inputs
+        return flatbuffer.named(complete(), [spec.name for spec in inputs]), inputs
 
     return Opened(signature.inputs, lower)
 

@@ -136,9 +136,8 @@ def quantize(request: Request, progress: Progress) -> tuple[Quantized, ...]:
     progress("float", 1, 1)
     declared_heads = _declared(model, ready, flatbuffer.parse(float_model).outputs, folder)
     stream = data.stream(inputs, preprocess, count=request.samples, seed=request.seed)
-    named = bool(flatbuffer.parse(float_model).signatures)
     with failures(model):
-        calibrated = integer.calibrate(float_model, calibration(stream, preprocess, progress, named=named))
+        calibrated = integer.calibrate(float_model, calibration(stream, preprocess, progress))
     (folder / CALIBRATED).write_bytes(calibrated)
     built = [_int8(request, number, calibrated, folder) for number in range(len(request.encodings))]
     progress("quantize", 1, 1)
@@ -240,20 +239,19 @@ def _fixed(
     return tuple(fixed)
 
 
-def calibration(stream: Stream, preprocess: Preprocess | None, progress: Progress, *, named: bool) -> integer.Samples:
-    """The stream as what TensorFlow calibrates with; see `integer.calibrate` for `named`."""
+def calibration(stream: Stream, preprocess: Preprocess | None, progress: Progress) -> integer.Samples:
+    """The stream as what TensorFlow calibrates with."""
 
-    def samples() -> Iterator[dict[str, Any] | list[Any]]:
+    def samples() -> Iterator[list[Any]]:
         for number, sample in enumerate(stream):
             progress("calibrate", number, stream.wanted)
             values = sample.inputs
             if number == 0 and preprocess is not None:
                 values = (_full_range(values[0], preprocess),)
-            rows = {
-                spec.name: value[None] if batch.has_batch(spec) else value
+            yield [
+                value[None] if batch.has_batch(spec) else value
                 for spec, value in zip(stream.inputs, values, strict=True)
-            }
-            yield rows if named else list(rows.values())
+            ]
         progress("calibrate", stream.wanted, stream.wanted)
         progress("quantize", 0, 1)
 

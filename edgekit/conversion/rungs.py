@@ -46,7 +46,7 @@ def build(request: Request, progress: Progress) -> tuple[str, ...]:
             content = integer.int16x8((folder / quantize.FLOAT).read_bytes(), _samples(request, progress))
         else:
             content = _int8(request, folder)
-    content = flatbuffer.named(content)
+    content = flatbuffer.named(content, request.made.input_names)
     Path(request.output).write_bytes(content)
     progress(request.rung, 1, 1)
     found = flatbuffer.parse(content)
@@ -89,4 +89,4 @@ def _samples(request: Request, progress: Progress) -> integer.Samples:
     )
     data = open_dataset(Path(asked.data), None if made.detection else asked.declaration.labels)
     stream = data.stream(inputs, made.preprocess, count=asked.samples, seed=asked.seed)
-    return quantize.calibration(stream, made.preprocess, progress, named=False)
+    return quantize.calibration(stream, made.preprocess, progress)

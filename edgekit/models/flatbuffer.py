@@ -2,6 +2,7 @@
 
 import struct
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -84,8 +85,9 @@ def parse(content: bytes) -> TFLite:
     )
 
 
-def named(content: bytes) -> bytes:
-    """The model with its inputs and outputs named as in its only signature, where the new name is not longer.
+def named(content: bytes, inputs: Sequence[str] = ()) -> bytes:
+    """The model with its inputs and outputs named as in its only signature, where the new name is not longer, and its
+    inputs in the order of `inputs`, where these are the signature's names: the converter has an order of its own.
 
     The converter calls them `serving_default_image:0` and `StatefulPartitionedCall:1`. A flatbuffer's string can be
     shortened in place, so that no other byte moves and every alignment holds.
@@ -108,6 +110,11 @@ def named(content: bytes) -> bytes:
             start = table.Indirect(table.Pos + field)
             changed[start : start + 4] = struct.pack("<I", len(name))
             changed[start + 4 : start + 4 + len(old)] = name.ljust(len(old), b"\0")
+    indices = {item.Name().decode(): item.TensorIndex() for item in maps[: signature.InputsLength()] if item.Name()}
+    if len(inputs) == graph.InputsLength() and set(inputs) == set(indices):
+        table = graph._tab
+        start = table.Vector(table.Offset(6))  # schema.fbs: SubGraph.inputs is the second field
+        struct.pack_into(f"<{len(inputs)}i", changed, start, *(indices[name] for name in inputs))
     return bytes(changed)
 
 

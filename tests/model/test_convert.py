@@ -109,6 +109,27 @@ class TestResult:
         assert record.golden is not None
         assert all(distance.cosine > 0.99 for distance in record.golden.distance)
 
+    def test_each_input_gets_its_own_values_whatever_order_the_converter_has(
+        self, attempt: Callable[..., Conversion], tmp_path: Path
+    ) -> None:
+        """Of the same shape, so that nothing but the answers can tell."""
+        import keras
+
+        keras.utils.set_random_seed(0)
+        a, b = keras.Input((8,), name="a"), keras.Input((8,), name="b")
+        keras.Model([a, b], keras.layers.Dense(4)(a) - keras.layers.Dense(4)(b)).save(tmp_path / "two.keras")
+        noise = np.random.default_rng(0)
+        large, small = 10 * noise.normal(size=(40, 8)), noise.normal(size=(40, 8))
+        np.savez(tmp_path / "x.npz", a=large.astype(np.float32), b=small.astype(np.float32))
+        record = attempt(tmp_path / "two.keras", tmp_path / "x.npz")
+        assert [spec.name for spec in record.inputs] == list(record.input_names) == ["a", "b"]
+        wide, narrow = (spec.scale for spec in record.inputs)
+        assert wide is not None
+        assert narrow is not None
+        assert wide > 5 * narrow
+        assert record.golden is not None
+        assert record.golden.distance[0].cosine > 0.999
+
     def test_a_savedmodel_gives_what_its_keras_model_gives(
         self, attempt: Callable[..., Conversion], models: Path, pictures: Path, colours: Converted
     ) -> None:
