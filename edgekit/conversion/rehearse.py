@@ -37,7 +37,8 @@ _VERDICTS = {
     "ReleaseRejected": (DIFFERS, "convert with a repair (--max-drop), or choose another interpreter in the profile"),
 }
 _CRASHED = "choose another interpreter in the profile"
-_UNTRIED = "'edgekit fetch PROFILE' gets it where there is a network; the board checks the release in any case"
+_UNFETCHED = "'edgekit fetch PROFILE' gets it where there is a network; the board checks the release in any case"
+_NO_WHEEL = "the board checks the release before it is activated"
 
 
 def rehearse(
@@ -56,11 +57,16 @@ def rehearse(
     """
     runtime = f"{profile.runtime} {profile.runtime_version}"
     with tempfile.TemporaryDirectory(prefix="edgekit-") as name:
+        if not here.is_own(profile):
+            try:
+                resolve.choose(here.stand_in(profile)[0])
+            except UserError as error:
+                return (Rehearsal(runtime, True, NOT_RUN, error.message, _NO_WHEEL),)
         release = _release(Path(name) / "release", conversion, profile, runtime, model)
         try:
             python, path = _environment(profile, Path(name) / "tree", progress)
         except (UserError, CheckFailed) as error:
-            return (Rehearsal(runtime, True, NOT_RUN, error.message, _UNTRIED),)
+            return (Rehearsal(runtime, True, NOT_RUN, error.message, _UNFETCHED),)
         with ThreadPoolExecutor(2) as pool:
             found = tuple(pool.map(lambda xnnpack: _check(python, path, release, runtime, xnnpack), (True, False)))
     usual = found[0]

@@ -101,7 +101,10 @@ def read(path: Path) -> FrozenGraph:
     if not feeds or not set(ends) - set(feeds):
         raise UserError(f"{path}: has {len(feeds)} inputs (placeholders) and {len(ends)} outputs")
     outputs = [name for name in ends if name not in feeds]
-    return FrozenGraph(graph, short_names(feeds), short_names(outputs), nodes_before=len(graph.node))
+    # They are written last: a file that was cut between two nodes has none. Some old tools have left them out, too.
+    whole = graph.HasField("versions")
+    notes = () if whole else ("the graph does not end as TensorFlow ends its files: is it the whole file?",)
+    return FrozenGraph(graph, short_names(feeds), short_names(outputs), notes, nodes_before=len(graph.node))
 
 
 def specs(path: Path, graph: Any, tensors: Mapping[str, str]) -> tuple[TensorSpec, ...]:

@@ -86,9 +86,11 @@ def _saved_model(path: Path) -> dict[str, Any]:
 
 def _graph(path: Path) -> dict[str, Any]:
     frozen = graph.read(path)
+    facts = _graph_facts(path, frozen.graph, frozen.inputs, frozen.outputs)
     return {
-        **_graph_facts(path, frozen.graph, frozen.inputs, frozen.outputs),
+        **facts,
         "parameters": graph.constants(frozen.graph),
+        "notes": (*frozen.notes, *facts.get("notes", ())),
     }
 
 

@@ -190,6 +190,17 @@ def test_a_frozen_graph(vectors: Path, board: DeviceProfile, tmp_path: Path) -> 
     np.testing.assert_allclose(answer, 2 * np.eye(4))
 
 
+@pytest.mark.shared
+def test_a_frozen_graph_that_was_cut_between_two_nodes_is_doubted(shared: Path, tmp_path: Path) -> None:
+    """It is a good file but for what is not there: elsewhere a cut does not even parse."""
+    whole = (shared / "models/odapi_ssd_mnv2_fpnlite320_frozen_tf2sm/frozen_inference_graph.pb").read_bytes()
+    (tmp_path / "cut.pb").write_bytes(whole[:400_000])
+    (tmp_path / "whole.pb").write_bytes(whole)
+    doubt = "is it the whole file?"
+    assert any(doubt in note for note in inspect(tmp_path / "cut.pb").notes)
+    assert not any(doubt in note for note in inspect(tmp_path / "whole.pb").notes)
+
+
 def test_a_graph_that_is_not_frozen_or_holds_code_is_refused(
     vectors: Path, board: DeviceProfile, tmp_path: Path
 ) -> None:

@@ -117,6 +117,7 @@ def test_without_a_wheel_or_a_network_the_board_s_own_check_remains(
     (only,) = rehearse.rehearse(colours.record, facts, colours.path)
     assert (only.verdict, only.runtime) == (NOT_RUN, "tflite-runtime 2.11.0")
     assert "has no wheel for Python" in (only.reason or "")
+    assert "fetch" not in (only.proposal or "")
     for name, value in {"CONFIG_FILE": os.devnull, "INDEX_URL": "http://127.0.0.1:9/simple", "RETRIES": "1"}.items():
         monkeypatch.setenv(f"PIP_{name}", value)
     for name in ("PIP_EXTRA_INDEX_URL", "PIP_FIND_LINKS", "HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy"):
