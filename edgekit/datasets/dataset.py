@@ -12,7 +12,8 @@ from pathlib import Path
 import numpy as np
 from edgekit_runtime import batch
 from edgekit_runtime.manifest import Calibration, Preprocess, TensorSpec
-from edgekit_runtime.preprocess import decode, load_pixels, to_real
+from edgekit_runtime.picture import size as picture_size
+from edgekit_runtime.preprocess import load_pixels, to_real
 
 from edgekit.datasets import arrays, function, pictures, records
 from edgekit.datasets.source import Array, Exhausted, Source, Unreadable
@@ -184,12 +185,12 @@ class Stream(Iterator[Sample]):
     def _pixels(self, picture: bytes | Array) -> tuple[Array, tuple[int, int]]:
         assert self.preprocess is not None  # mypy: checked in __init__
         try:
-            frame = decode(picture) if isinstance(picture, bytes) else picture
-            pixels = load_pixels(frame, self.preprocess)
+            size = picture_size(picture) if isinstance(picture, bytes) else picture.shape[:2]
+            pixels = load_pixels(picture, self.preprocess)
         except EdgekitError as error:
             raise Unreadable(error.message) from error
         real = to_real(pixels, self.preprocess).astype(self.inputs[0].dtype)
-        return real[..., 0] if len(batch.sample_shape(self.inputs[0])) == 2 else real, frame.shape[:2]
+        return real[..., 0] if len(batch.sample_shape(self.inputs[0])) == 2 else real, size
 
     def _check_limit(self) -> None:
         if len(self.skipped) <= self._limit:

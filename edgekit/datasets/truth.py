@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from edgekit_runtime import preprocess
+from edgekit_runtime import picture
 from numpy.typing import NDArray
 
 from edgekit.datasets import annotations, arrays, pictures
@@ -34,7 +34,7 @@ class PictureTruth:
 
         file = self.files[name]
         try:
-            with Image.open(file, formats=preprocess.FORMATS) as image:
+            with Image.open(file, formats=picture.FORMATS) as image:
                 if image.mode not in ("P", "L", "1"):
                     raise UserError(
                         f"{file}: a mask has one channel of 8 bits (grey or a palette), not {image.mode}",
@@ -48,7 +48,7 @@ class PictureTruth:
     def pixels(self, name: str) -> Array:
         """A picture as it is seen: uint8 (height, width, 1 or 3)."""
         try:
-            return preprocess.decode(self.files[name])
+            return picture.decode(self.files[name])
         except EdgekitError as error:
             raise UserError(error.message, hint=error.hint, truth=str(self.path)) from error
 

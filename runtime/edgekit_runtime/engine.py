@@ -6,15 +6,16 @@ import threading
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, List, Optional, Sequence, Tuple, Type
+from typing import TYPE_CHECKING, Any, Callable, Dict, List, Optional, Sequence, Tuple, Type
 
 import numpy as np
 
-from edgekit_runtime import batch, classify, detect, golden, manifest, preprocess, quant
+from edgekit_runtime import batch, classify, detect, frame, golden, manifest, preprocess, quant
 from edgekit_runtime.errors import InputError, UserError
 from edgekit_runtime.golden import GoldenSamples
-from edgekit_runtime.interpreter import Interpreter, ModelError
+from edgekit_runtime.interpreter import Answer, Interpreter, ModelError
 from edgekit_runtime.manifest import Detection, Manifest, Preprocess, TensorSpec
+from edgekit_runtime.route import route
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -22,9 +23,11 @@ if TYPE_CHECKING:
     from edgekit_runtime.classify import ClassScore
     from edgekit_runtime.detect import Detections
     from edgekit_runtime.preprocess import Source
-    from edgekit_runtime.quant import Array, Floats
+    from edgekit_runtime.quant import Array, Floats, Pixels
+    from edgekit_runtime.route import Route
 
 SEED = 20240229
+_ROUTES = 16
 
 
 @dataclass(frozen=True)
@@ -80,6 +83,7 @@ class Engine:
         self.inputs: Tuple[TensorSpec, ...] = self._single.inputs
         self.outputs: Tuple[TensorSpec, ...] = self._single.outputs
         self._fold = self._checked_fold()
+        self._routes: Dict[Any, Route] = {}
         if task == "classification" and self.labels is not None:
             classify.check_labels(self.labels, self.outputs[0])
         if (task == "detection") != (detector is not None):
@@ -193,20 +197,21 @@ class Engine:
         stored = [quant.quantize(array, spec) for array, spec in zip(arrays, self.inputs)]
         return tuple(quant.dequantize(out, spec) for out, spec in zip(self.infer(stored), self.outputs))
 
-    def prepare(self, source: Source, *, color: str = "RGB") -> Array:
-        """A frame, image file or its bytes as one stored input sample. Raises InputError, ImageError."""
-        if self.preprocess is None or self._fold is None:
-            raise InputError("the model has no preprocessing: give arrays in its stored dtype to infer()")
-        pixels = preprocess.load_pixels(source, self.preprocess, color=color)
-        row = self._fold.apply(pixels)
-        return row[..., 0] if len(batch.sample_shape(self.inputs[0])) == 2 else row
+    def prepare(self, source: Source, *, format: str = "RGB") -> Array:
+        """A frame, image file or its bytes as one stored input sample. Raises InputError, ImageError.
 
-    def classify(self, frames: Sequence[Source], top_k: int = 5) -> Tuple[Tuple["ClassScore", ...], ...]:
-        """The best `top_k` classes of each picture, best first. Raises InputError, ImageError."""
-        if not frames:
-            return ()
-        rows = batch.stack([self.prepare(frame) for frame in frames])
-        return self.top_k(self.infer([rows])[0], top_k)
+        `format` is that of a frame: RGB, BGR, RGBA, BGRA, GRAY, NV12, I420 or YUYV (frame.layout tells the shapes).
+        """
+        row: Array = self._prepared([source], format)[0]
+        return row
+
+    def classify(
+        self, frames: Sequence[Source], top_k: int = 5, *, format: str = "RGB"
+    ) -> Tuple[Tuple["ClassScore", ...], ...]:
+        """The best `top_k` classes of each picture, best first; `format` as in `prepare`. Raises as that."""
+        if len(frames) == 1:
+            return self._within(frames[0], format, lambda outputs: self.top_k(outputs[0], top_k))
+        return self.top_k(self.infer([self._prepared(frames, format)])[0], top_k) if frames else ()
 
     def top_k(self, scores: Array, k: int = 5) -> Tuple[Tuple["ClassScore", ...], ...]:
         """The best `k` classes of each sample's stored scores (N, ...)."""
@@ -214,18 +219,22 @@ class Engine:
             raise InputError(f"the model's task is '{self.task}', not classification")
         return tuple(classify.top_k(row, self.outputs[0], k, self.labels) for row in scores)
 
-    def detect(self, frames: Sequence[Source]) -> Tuple["Detections", ...]:
-        """What is in each picture, best first. Raises InputError, ImageError."""
-        if not frames:
-            return ()
-        rows = batch.stack([self.prepare(frame) for frame in frames])
-        return self.detections(self.infer([rows]))
+    def detect(self, frames: Sequence[Source], *, format: str = "RGB") -> Tuple["Detections", ...]:
+        """What is in each picture, best first; `format` as in `prepare`. Raises as that."""
+        if len(frames) == 1:
+            return self._within(frames[0], format, self.detections)
+        return self.detections(self.infer([self._prepared(frames, format)])) if frames else ()
 
     def detections(self, outputs: Sequence[Array]) -> Tuple["Detections", ...]:
         """What `infer` has found in each sample, from all of its stored outputs."""
         if self._heads is None:
             raise InputError(f"the model's task is '{self.task}', not detection")
         return self._heads.find(outputs)
+
+    @property
+    def findings(self) -> Tuple[str, ...]:
+        """Work that whoever gives the frames could spare, of the sizes and formats seen last."""
+        return tuple(finding for way in self._routes.values() for finding in way.findings())
 
     def class_names(self, found: "Detections") -> Tuple[Optional[str], ...]:
         """The label of each detection's class; None where there is none."""
@@ -254,6 +263,58 @@ class Engine:
         trace: Optional["TracebackType"],
     ) -> None:
         self.close()
+
+    def _prepared(self, sources: Sequence[Source], form: str) -> Array:
+        """Rows (N, ...) in the stored dtype."""
+        fold = self._needed_fold()
+        rows: Optional[Array] = None
+        for number, source in enumerate(sources):
+            pixels = self._pixels(source, form)
+            if rows is None:
+                rows = np.empty((len(sources), *pixels.shape), fold.table.dtype)
+            fold.write(pixels, rows[number])
+        assert rows is not None
+        return rows[..., 0] if len(batch.sample_shape(self.inputs[0])) == 2 else rows
+
+    def _within(self, source: Source, form: str, read: Callable[[List[Array]], Answer]) -> Answer:
+        """One picture written once, into the input tensor, and answered from the outputs where they lie."""
+        fold = self._needed_fold()
+        pixels = self._pixels(source, form)
+        batched = [batch.has_batch(spec) for spec in (*self.inputs, *self.outputs)]
+
+        def write(tensors: List[Array]) -> None:
+            fold.write(pixels, tensors[0].reshape(pixels.shape))
+
+        def answer(tensors: List[Array]) -> Answer:
+            return read([out if has else out[None] for out, has in zip(tensors, batched[1:])])
+
+        with self._lock:
+            if self._single is None:
+                raise UserError("the engine is closed")
+            shape = pixels.shape[: len(batch.sample_shape(self.inputs[0]))]
+            self._single.resize([(1, *shape) if batched[0] else shape])
+            return self._single.run_within(write, answer)
+
+    def _pixels(self, source: Source, form: str) -> Pixels:
+        """uint8 pixels as the model wants them; a buffer of this thread, or the frame's own."""
+        assert self.preprocess is not None
+        if not isinstance(source, np.ndarray):
+            from edgekit_runtime.picture import decode
+
+            source, form = decode(source, self.preprocess), "RGB"
+        key = (form, source.shape, source.dtype.num)
+        way = self._routes.get(key)
+        if way is None:
+            way = route(self.preprocess, frame.layout(source, form))
+            if len(self._routes) >= _ROUTES:
+                self._routes.clear()
+            self._routes[key] = way
+        return way.pixels(source)
+
+    def _needed_fold(self) -> quant.Fold:
+        if self._fold is None:
+            raise InputError("the model has no preprocessing: give arrays in its stored dtype to infer()")
+        return self._fold
 
     def _run(self, arrays: Sequence[Array], part: slice) -> List[Array]:
         if self._single is None:

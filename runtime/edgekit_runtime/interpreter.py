@@ -8,7 +8,7 @@ import re
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Dict, List, Optional, Sequence, Tuple
+from typing import TYPE_CHECKING, Any, Callable, Dict, List, Optional, Sequence, Tuple, TypeVar
 
 import numpy as np
 
@@ -18,6 +18,8 @@ from edgekit_runtime.manifest import TensorSpec
 
 if TYPE_CHECKING:
     from edgekit_runtime.quant import Array
+
+Answer = TypeVar("Answer")
 
 # Preferred first. ai_edge_litert's newer CompiledModel is not touched: it would load its GPU and NPU libraries.
 PACKAGES = (
@@ -122,6 +124,19 @@ class Interpreter:
                 self._interpreter.set_tensor(detail["index"], tensor)
             self._interpreter.invoke()
             return [self._interpreter.get_tensor(detail["index"]) for detail in self._outputs]
+        except (ValueError, RuntimeError) as error:
+            raise InvokeError(f"the model failed to run: {_one_line(error)}", model=str(self.model)) from error
+
+    def run_within(self, write: Callable[[List[Array]], None], read: Callable[[List[Array]], Answer]) -> Answer:
+        """Invoke once on the interpreter's own memory: `write` fills the inputs, `read` answers from the outputs.
+
+        Neither may keep a view of a tensor, and sizes that are not fixed are those of the last run or `resize`.
+        Raises InvokeError.
+        """
+        try:
+            write([self._interpreter.tensor(detail["index"])() for detail in self._inputs])
+            self._interpreter.invoke()
+            return read([self._interpreter.tensor(detail["index"])() for detail in self._outputs])
         except (ValueError, RuntimeError) as error:
             raise InvokeError(f"the model failed to run: {_one_line(error)}", model=str(self.model)) from error
 

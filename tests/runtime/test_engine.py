@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import shutil
 import subprocess
 import sys
 import threading
+import tracemalloc
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -334,6 +337,55 @@ class TestClassify:
             assert [item.score for item in classes] == sorted(row, reverse=True)[:2]
             assert classes[0].index == int(row.argmax())
             assert classes[0].label == ("ash", "birch", "cedar", "dogwood")[classes[0].index]
+
+    def test_a_frame_written_into_the_tensor_is_answered_as_an_array(
+        self, models: Path, engine: Engine, frames: list[np.ndarray]
+    ) -> None:
+        for frame, together in zip(frames, engine.classify(frames), strict=True):
+            assert engine.classify([frame]) == (together,)
+        with Engine.load(
+            models / "classifier_int8.tflite", preprocess=engine.preprocess, task="classification"
+        ) as other:
+            wanted = engine.top_k(other.infer([np.stack([other.prepare(frame) for frame in frames])])[0])
+            assert tuple(engine.classify(frames)) == wanted
+
+    def test_frames_in_any_format_and_a_bad_one_between(self, engine: Engine, frames: list[np.ndarray]) -> None:
+        wanted = engine.classify(frames[:1])
+        bgra = np.concatenate([frames[0][..., ::-1], frames[0][..., :1]], 2)
+        assert engine.classify([bgra], format="BGRA") == wanted
+        with pytest.raises(InputError, match="NV12"):
+            engine.classify([np.zeros((7, 6), np.uint8)], format="NV12")
+        with pytest.raises(InputError, match="top_k"):
+            engine.classify(frames[:1], top_k=0)
+        assert engine.classify([np.full((12, 8), 128, np.uint8)], format="NV12") == engine.classify(
+            [np.full((8, 8, 3), 130, np.uint8)]
+        )
+        assert engine.classify(frames[:1]) == wanted
+        assert any("alpha is dropped" in finding for finding in engine.findings)
+
+    @pytest.mark.parametrize(("height", "width"), [(8, 8), (1080, 1920)])
+    def test_a_frame_costs_no_memory_whatever_its_size(
+        self, models: Path, spec: Preprocess, height: int, width: int
+    ) -> None:
+        linear = replace(spec, filter="linear")
+        frame = np.zeros((height, width, 3), np.uint8)
+        with Engine.load(models / "classifier_int8.tflite", preprocess=linear, task="classification") as engine:
+            engine.classify([frame])
+            tracemalloc.start()
+            try:
+                engine.classify([frame])
+                gc.collect()
+                before, _ = tracemalloc.get_traced_memory()
+                tracemalloc.reset_peak()
+                for _ in range(20):
+                    engine.classify([frame])
+                _, peak = tracemalloc.get_traced_memory()
+                gc.collect()
+                after, _ = tracemalloc.get_traced_memory()
+            finally:
+                tracemalloc.stop()
+        assert peak - before <= 32 << 10
+        assert after - before <= 1 << 10
 
     @given(st.lists(st.integers(-128, 127), min_size=1, max_size=40), st.integers(1, 50))
     def test_ties_go_to_the_lower_index(self, scores: list[int], k: int) -> None:

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from edgekit_runtime import preprocess, quant
+from edgekit_runtime import picture, preprocess, quant
 from edgekit_runtime.errors import InputError
 from edgekit_runtime.manifest import Preprocess, TensorSpec
-from edgekit_runtime.preprocess import ImageError
+from edgekit_runtime.picture import ImageError
 from hypothesis import example, given
 from hypothesis import strategies as st
 from PIL import Image, ImageOps
@@ -97,16 +97,20 @@ class TestFrames:
     def test_and_needs_no_pillow(self) -> None:
         program = (
             "import sys, numpy as np; sys.modules['PIL'] = None\n"
+            "sys.modules['cv2'] = None\n"
             "from edgekit_runtime import preprocess as p; from edgekit_runtime.manifest import Preprocess as P\n"
+            "from edgekit_runtime.errors import InputError\n"
             "f = np.zeros((5, 4, 3), np.uint8)\n"
             "print(p.load_pixels(f, P(4, 5)).shape, p.load_pixels(f, P(4, 4, resize='crop')).shape,"
             " p.load_pixels(f, P(4, 5, 'GRAY', (0.,), (1.,))).shape)\n"
+            "print(p.load_pixels(f, P(2, 3, filter='linear')).shape)\n"
             "try: p.load_pixels(f, P(2, 2))\n"
-            "except p.InputError as error: print(error)\n"
+            "except InputError as error: print(error)\n"
         )
         done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
         assert done.stdout.splitlines() == [
             "(5, 4, 3) (4, 4, 3) (5, 4, 1)",
+            "(3, 2, 3)",
             "Pillow is needed to resize a picture",
         ]
 
@@ -114,8 +118,8 @@ class TestFrames:
         frame = noise(3, 3, 3)
         bgr = Preprocess(3, 3, "BGR")
         assert np.array_equal(preprocess.load_pixels(frame, bgr), frame[..., ::-1])
-        assert np.array_equal(preprocess.load_pixels(frame, bgr, color="BGR"), frame)
-        assert np.array_equal(preprocess.load_pixels(frame, Preprocess(3, 3), color="BGR"), frame[..., ::-1])
+        assert np.array_equal(preprocess.load_pixels(frame, bgr, format="BGR"), frame)
+        assert np.array_equal(preprocess.load_pixels(frame, Preprocess(3, 3), format="BGR"), frame[..., ::-1])
 
     def test_grey_is_pillows_grey(self) -> None:
         frame = noise(16, 16, 3)
@@ -205,28 +209,28 @@ class TestFiles:
         exif[0x0112] = orientation
         content = encoded(image, "PNG", exif=exif)
         wanted = ImageOps.exif_transpose(Image.open(io.BytesIO(content)))
-        assert np.array_equal(preprocess.decode(content), np.asarray(wanted))
-        assert preprocess.decode(content).shape[:2] == ((20, 12) if orientation > 4 else (12, 20))
+        assert np.array_equal(picture.decode(content), np.asarray(wanted))
+        assert picture.decode(content).shape[:2] == ((20, 12) if orientation > 4 else (12, 20))
 
     def test_sixteen_bit_grey_keeps_its_high_byte(self) -> None:
         wide = np.arange(0, 65536, 257, dtype=np.uint16).reshape(16, 16)
         content = encoded(Image.fromarray(wide), "PNG")
-        assert np.array_equal(preprocess.decode(content)[..., 0], (wide >> 8).astype(np.uint8))
+        assert np.array_equal(picture.decode(content)[..., 0], (wide >> 8).astype(np.uint8))
 
     def test_cmyk_palette_alpha_and_one_bit(self) -> None:
         red = Image.new("RGB", (4, 4), (255, 0, 0))
-        cmyk = preprocess.decode(encoded(red.convert("CMYK"), "JPEG", quality=100))
+        cmyk = picture.decode(encoded(red.convert("CMYK"), "JPEG", quality=100))
         assert np.abs(cmyk.astype(int) - (255, 0, 0)).max() <= 4
-        palette = preprocess.decode(encoded(red.convert("P", palette=Image.Palette.ADAPTIVE), "PNG", transparency=0))
+        palette = picture.decode(encoded(red.convert("P", palette=Image.Palette.ADAPTIVE), "PNG", transparency=0))
         assert (palette == (255, 0, 0)).all()
-        assert (preprocess.decode(encoded(Image.new("RGBA", (2, 2), (9, 8, 7, 0)), "PNG")) == (9, 8, 7)).all()
-        assert preprocess.decode(encoded(Image.new("LA", (2, 2), (9, 0)), "PNG")).tolist() == [[[9], [9]]] * 2
-        assert (preprocess.decode(encoded(Image.new("1", (2, 2), 1), "PNG")) == 255).all()
+        assert (picture.decode(encoded(Image.new("RGBA", (2, 2), (9, 8, 7, 0)), "PNG")) == (9, 8, 7)).all()
+        assert picture.decode(encoded(Image.new("LA", (2, 2), (9, 0)), "PNG")).tolist() == [[[9], [9]]] * 2
+        assert (picture.decode(encoded(Image.new("1", (2, 2), 1), "PNG")) == 255).all()
 
     def test_of_an_animation_the_first_picture_counts(self) -> None:
         first, second = (Image.new("L", (3, 3), value) for value in (10, 200))
         content = encoded(first, "GIF", save_all=True, append_images=[second])
-        assert (preprocess.decode(content) == 10).all()
+        assert (picture.decode(content) == 10).all()
 
     @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "GIF", "BMP"])
     def test_a_cut_file_is_an_error_that_names_it(self, kind: str, tmp_path: Path) -> None:
@@ -241,11 +245,11 @@ class TestFiles:
         for name, content in {"a.txt": b"hello", "b.eps": b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n"}.items():
             (tmp_path / name).write_bytes(content)
             with pytest.raises(ImageError, match=f"{name}.*not a picture"):
-                preprocess.decode(tmp_path / name)
+                picture.decode(tmp_path / name)
         with pytest.raises(ImageError, match="does not exist"):
-            preprocess.decode(tmp_path / "missing.png")
+            picture.decode(tmp_path / "missing.png")
         with pytest.raises(ImageError):
-            preprocess.decode(tmp_path)
+            picture.decode(tmp_path)
 
     def test_a_decompression_bomb_is_refused_before_it_is_decoded(self, tmp_path: Path) -> None:
         path = tmp_path / "bomb.png"
@@ -253,17 +257,17 @@ class TestFiles:
         Image.new("1", (30_000, 30_000)).save(path)
         assert path.stat().st_size < 1 << 20
         with pytest.raises(ImageError, match=r"bomb\.png"):
-            preprocess.decode(path)
+            picture.decode(path)
         Image.new("1", (9_500, 9_500)).save(path)
         with pytest.raises(ImageError, match="9500x9500"):
-            preprocess.decode(path)
+            picture.decode(path)
 
     @given(st.binary(max_size=200), st.integers(0, 400), st.sampled_from(["PNG", "JPEG", "GIF", "BMP", "TIFF", "WEBP"]))
     def test_damaged_bytes_never_crash(self, junk: bytes, place: int, kind: str) -> None:
         content = bytearray(encoded(Image.fromarray(noise(16, 16, 3)), kind))
         content[place : place + len(junk)] = junk
         with contextlib.suppress(ImageError):
-            assert preprocess.decode(bytes(content)).dtype == np.uint8
+            assert picture.decode(bytes(content)).dtype == np.uint8
 
     @pytest.mark.shared
     def test_real_pictures(self, shared: Path) -> None:

@@ -1,0 +1,101 @@
+"""Image files to pixels, by Pillow: no more of a JPEG than the model needs."""
+
+from __future__ import annotations
+
+import io
+import math
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Iterator, Optional, Tuple, Union
+
+import numpy as np
+
+from edgekit_runtime import resize
+from edgekit_runtime.errors import InputError
+
+if TYPE_CHECKING:
+    from edgekit_runtime.manifest import Preprocess
+    from edgekit_runtime.quant import Pixels
+
+# Pillow's own limit (1/4 GiB of RGB) from which it warns of a decompression bomb; here it is refused.
+MAX_PIXELS = 89_478_485
+# No decoder that starts another program or needs a library of its own.
+FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF", "PPM")
+_ORIENTATION = 0x0112
+_TURNED = (5, 6, 7, 8)  # EXIF's orientations that swap width and height
+
+
+class ImageError(InputError):
+    """The picture cannot be read, or is not one."""
+
+
+def decode(source: Union[str, Path, bytes], spec: Optional[Preprocess] = None) -> Pixels:
+    """An image file (path or bytes) upright as uint8: (H, W, 1) for grey, else (H, W, 3) RGB. Raises ImageError.
+
+    For `spec` a JPEG is decoded at the smallest of 1, 1/2, 1/4 and 1/8 of its size that is not below what the model
+    takes of it, and to grey for a grey model.
+    """
+    with _opened(source) as (image, name):
+        from PIL import ImageOps
+
+        if spec is not None and image.format == "JPEG":
+            _draft(image, spec)
+        image.load()
+        return _eight_bit(ImageOps.exif_transpose(image), name)
+
+
+def size(source: Union[str, Path, bytes]) -> Tuple[int, int]:
+    """Height and width of an image file, upright, from its header. Raises ImageError."""
+    with _opened(source) as (image, _name):
+        return _upright(image)[::-1]
+
+
+@contextmanager
+def _opened(source: Union[str, Path, bytes]) -> Iterator[Tuple[Any, str]]:
+    name = "the image" if isinstance(source, bytes) else f"'{source}'"
+    image_module = resize.pillow(f"decode {name}")
+    try:
+        file = io.BytesIO(source) if isinstance(source, bytes) else str(source)
+        with image_module.open(file, formats=FORMATS) as image:
+            width, height = image.size
+            if width * height > MAX_PIXELS:
+                raise ImageError(
+                    f"{name} has {width}x{height} pixels; more than {MAX_PIXELS} are refused",
+                    hint="shrink the picture first",
+                    width=width,
+                    height=height,
+                )
+            yield image, name
+    except ImageError:
+        raise
+    except FileNotFoundError as error:
+        raise ImageError(f"{name} does not exist", source=name) from error
+    except Exception as error:  # decoders raise anything on hostile bytes
+        reason = "not a picture of a known format" if type(error).__name__ == "UnidentifiedImageError" else str(error)
+        raise ImageError(
+            f"cannot read {name}: {reason or type(error).__name__}", hint="known formats: " + ", ".join(FORMATS)
+        ) from error
+
+
+def _draft(image: Any, spec: Preprocess) -> None:
+    width, height = image.size
+    shrinks = max(1.0, resize.window(*_upright(image), spec).shrinks)
+    image.draft("L" if spec.channels == 1 else None, (math.ceil(width / shrinks), math.ceil(height / shrinks)))
+
+
+def _upright(image: Any) -> Tuple[int, int]:
+    """Width and height as the picture is to be seen."""
+    width, height = image.size
+    return (height, width) if image.getexif().get(_ORIENTATION) in _TURNED else (width, height)
+
+
+def _eight_bit(image: Any, name: str) -> Pixels:
+    """A Pillow image as uint8 (H, W, 1) or (H, W, 3). Pillow clips 16-bit grey when it converts: take the high byte."""
+    if image.mode in ("I;16", "I;16L", "I;16B", "I;16N") or (image.mode == "I" and image.format == "PNG"):
+        wide = np.asarray(image).astype(np.int64)
+        return (wide >> 8).astype(np.uint8)[..., None]
+    if image.mode in ("I", "F"):
+        raise ImageError(f"cannot read {name}: pixels of 32 bits", hint="save it with 8 or 16 bits a channel")
+    grey = image.mode in ("1", "L", "LA", "La")
+    pixels: Pixels = np.asarray(image.convert("L" if grey else "RGB"))
+    return pixels[..., None] if grey else pixels
