@@ -134,13 +134,13 @@ def _run(arguments: argparse.Namespace) -> None:
             _say(f"one sample at a time: {engine.batch_refused.message}")
         results = runner.run(engine, arguments.sources, arguments.top_k)
         if arguments.raw is not None:
-            runner.write_npz(arguments.raw, results)
-    if arguments.json:
-        print(json.dumps([runner.to_dict(result) for result in results]))
-        return
-    for result in results:
-        for line in runner.lines(result, arguments.top_k):
-            print(line)
+            results = iter(runner.write_npz(arguments.raw, results))
+        if arguments.json:
+            print(json.dumps([runner.to_dict(result) for result in results]))
+            return
+        for result in results:
+            for line in runner.lines(result, arguments.top_k):
+                print(line)
 
 
 def _serve(arguments: argparse.Namespace) -> None:

@@ -6,7 +6,7 @@ import threading
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Callable, Dict, List, Optional, Sequence, Tuple, Type
+from typing import TYPE_CHECKING, Any, Callable, Dict, Iterable, Iterator, List, Optional, Sequence, Tuple, Type
 
 import numpy as np
 
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from edgekit_runtime.preprocess import Source
     from edgekit_runtime.quant import Array, Floats, Pixels
     from edgekit_runtime.route import Route
+    from edgekit_runtime.stream import Result
 
 SEED = 20240229
 _ROUTES = 16
@@ -72,6 +73,7 @@ class Engine:
         self.preprocess = preprocess
         self.labels = tuple(labels) if labels is not None else None
         self.task = task
+        self.num_interpreters = 1  # how many inferences run at the same time
         self._lock = threading.Lock()
         self._single: Optional[Interpreter] = Interpreter(
             self.model, num_threads=num_threads, sha256=sha256, xnnpack=xnnpack
@@ -235,6 +237,14 @@ class Engine:
     def findings(self) -> Tuple[str, ...]:
         """Work that whoever gives the frames could spare, of the sizes and formats seen last."""
         return tuple(finding for way in self._routes.values() for finding in way.findings())
+
+    def stream(
+        self, frames: Iterable[Source], *, top_k: int = 5, format: str = "RGB", in_flight: Optional[int] = None
+    ) -> Iterator[Result]:
+        """A result for each frame as it comes, in order, while the next ones are prepared: see stream.results."""
+        from edgekit_runtime import stream
+
+        return stream.results(self, frames, top_k=top_k, format=format, in_flight=in_flight)
 
     def class_names(self, found: "Detections") -> Tuple[Optional[str], ...]:
         """The label of each detection's class; None where there is none."""

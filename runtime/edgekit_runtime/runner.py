@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Dict, List, Optional, Sequence, Tuple
+from typing import TYPE_CHECKING, Any, Dict, Iterable, Iterator, List, Optional, Sequence, Tuple
 
 import numpy as np
 
-from edgekit_runtime import batch, quant, schema
+from edgekit_runtime import batch, quant, schema, stream
 from edgekit_runtime.classify import ClassScore
 from edgekit_runtime.errors import InputError, UserError
 
@@ -33,27 +34,31 @@ class Result:
     names: Tuple[Optional[str], ...] = ()  # of the detections' classes
 
 
-def run(engine: Engine, sources: Sequence[str], top_k: int = 5) -> List[Result]:
-    """Each file through the engine: a picture is one sample, an .npy holds many. Raises UserError.
+def run(engine: Engine, sources: Sequence[str], top_k: int = 5) -> Iterator[Result]:
+    """Each file through the engine, in order: a picture is one sample, an .npy holds many. Raises UserError.
 
     An .npy has shape (N, ...): uint8 frames (grey or RGB) for a model that takes pictures, else real values.
     """
+    answers = stream.ordered(lambda source: _answer(engine, source, top_k), sources, engine.num_interpreters + 1)
+    return itertools.chain.from_iterable(answers)
+
+
+def _answer(engine: Engine, source: str, top_k: int) -> List[Result]:
     results = []
-    for source in sources:
-        stored = _load(engine, source)
-        outputs = engine.infer([stored])
-        classes: Sequence[Tuple[ClassScore, ...]] = [()] * len(stored)
-        if engine.task == "classification":
-            classes = engine.top_k(outputs[0], top_k)
-        detections: Sequence[Optional[Detections]] = [None] * len(stored)
-        if engine.task == "detection":
-            detections = engine.detections(outputs)
-        reals = [quant.dequantize(out, spec) for out, spec in zip(outputs, engine.outputs)]
-        for number, (found, seen) in enumerate(zip(classes, detections)):
-            name = source if len(classes) == 1 else f"{source}[{number}]"
-            named = {spec.name: real[number] for spec, real in zip(engine.outputs, reals)}
-            names = engine.class_names(seen) if seen is not None else ()
-            results.append(Result(name, found, named, seen, names))
+    stored = _load(engine, source)
+    outputs = engine.infer([stored])
+    classes: Sequence[Tuple[ClassScore, ...]] = [()] * len(stored)
+    if engine.task == "classification":
+        classes = engine.top_k(outputs[0], top_k)
+    detections: Sequence[Optional[Detections]] = [None] * len(stored)
+    if engine.task == "detection":
+        detections = engine.detections(outputs)
+    reals = [quant.dequantize(out, spec) for out, spec in zip(outputs, engine.outputs)]
+    for number, (found, seen) in enumerate(zip(classes, detections)):
+        name = source if len(classes) == 1 else f"{source}[{number}]"
+        named = {spec.name: real[number] for spec, real in zip(engine.outputs, reals)}
+        names = engine.class_names(seen) if seen is not None else ()
+        results.append(Result(name, found, named, seen, names))
     return results
 
 
@@ -90,8 +95,9 @@ def lines(result: Result, top_k: int = 5) -> List[str]:
     ]
 
 
-def write_npz(path: Path, results: Sequence[Result]) -> None:
+def write_npz(path: Path, found: Iterable[Result]) -> List[Result]:
     """Write `source` (N) and `output_0`, ... (N, ...) as float32; the file is whole or not there. Raises UserError."""
+    results = list(found)
     names = list(results[0].outputs)
     arrays: Dict[str, Array] = {"source": np.array([result.source for result in results])}
     for number, name in enumerate(names):
@@ -103,6 +109,7 @@ def write_npz(path: Path, results: Sequence[Result]) -> None:
         os.replace(str(part), str(path))
     except OSError as error:
         raise UserError(f"cannot write '{path}': {error.strerror}", path=str(path)) from error
+    return results
 
 
 def _load(engine: Engine, source: str) -> Array:

@@ -65,6 +65,20 @@ class TestRun:
         assert "Traceback" not in done.stderr
         assert json.loads(done.stdout)["type"] == "ImageError"
 
+    def test_many_files_are_answered_in_order_up_to_the_bad_one(
+        self, release: Path, tmp_path: Path, frames: list[np.ndarray]
+    ) -> None:
+        names = []
+        for number, frame in enumerate(frames):
+            names.append(str(tmp_path / f"{number}.png"))
+            Image.fromarray(frame).save(names[-1])
+        done = program("run", *names, "--release", str(release), "--top-k=1")
+        assert done.stdout.splitlines()[::2] == names
+        done = program("run", *names[:2], str(tmp_path / "none.png"), names[2], "--release", str(release), "--top-k=1")
+        assert done.returncode == 2
+        assert done.stdout.splitlines()[::2] == names[:2]
+        assert "none.png" in done.stderr
+
 
 class TestCheck:
     def test_lines_and_json(self, release: Path) -> None:

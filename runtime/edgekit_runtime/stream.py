@@ -1,0 +1,116 @@
+"""Frames through an Engine while they come: several are worked on at once, and the answers keep their order."""
+
+from __future__ import annotations
+
+import threading
+from concurrent.futures import Future
+from dataclasses import dataclass
+from queue import SimpleQueue
+from typing import TYPE_CHECKING, Callable, Iterable, Iterator, List, Optional, Tuple, TypeVar
+
+import numpy as np
+
+from edgekit_runtime.errors import InputError
+
+if TYPE_CHECKING:
+    from edgekit_runtime.classify import ClassScore
+    from edgekit_runtime.detect import Detections
+    from edgekit_runtime.engine import Engine
+    from edgekit_runtime.preprocess import Source
+    from edgekit_runtime.quant import Array
+
+Item = TypeVar("Item")
+Answer = TypeVar("Answer")
+
+
+@dataclass(frozen=True)
+class Result:
+    """The answer to one frame, or in `error` why there is none.
+
+    `outputs` has the stored values of each output; `classes` are of a classification model only, `detections` of a
+    detector.
+    """
+
+    index: int
+    outputs: Tuple[Array, ...] = ()
+    classes: Tuple["ClassScore", ...] = ()
+    detections: Optional["Detections"] = None
+    error: Optional[Exception] = None
+
+
+def results(
+    engine: Engine, frames: Iterable[Source], *, top_k: int = 5, format: str = "RGB", in_flight: Optional[int] = None
+) -> Iterator[Result]:
+    """A Result for each frame, in order. A frame is what `prepare` takes or, for a model without preprocessing, one
+    sample of its input as stored. What a frame raises is in its Result, and the next one is served; what the
+    iterator `frames` raises is raised here, after the answers to the frames before.
+    """
+
+    def answer(numbered: "Tuple[int, Source]") -> Result:
+        index, frame = numbered
+        try:
+            row = engine.prepare(frame, format=format) if engine.preprocess is not None else np.asarray(frame)
+            outputs = engine.infer([row[None]])
+            classes = engine.top_k(outputs[0], top_k)[0] if engine.task == "classification" else ()
+            detections = engine.detections(outputs)[0] if engine.task == "detection" else None
+        except Exception as error:
+            return Result(index, error=error)
+        return Result(index, tuple(out[0] for out in outputs), classes, detections)
+
+    return ordered(answer, enumerate(frames), engine.num_interpreters + 1, in_flight)
+
+
+def ordered(
+    call: Callable[[Item], Answer], items: Iterable[Item], workers: int, in_flight: Optional[int] = None
+) -> Iterator[Answer]:
+    """`call` of each item, done by `workers` threads, in the items' order. What it raises is raised here.
+
+    At most `in_flight` items (2 * workers) have been read and not yet left by the consumer, who so holds back the
+    source. The threads read it in turn, so that an answer never waits for the next item. Closing the iterator ends
+    them, once what each has in hand is done. What reading raises is raised behind the last answer.
+    """
+    bound = 2 * workers if in_flight is None else in_flight
+    if bound < 1:
+        raise InputError("in_flight is at least 1")
+    source = iter(items)
+    room, reading, ended = threading.Semaphore(bound), threading.Lock(), threading.Event()
+    begun: "SimpleQueue[Optional[Future[Answer]]]" = SimpleQueue()
+    failure: List[BaseException] = []
+
+    def work() -> None:
+        while True:
+            room.acquire()
+            with reading:
+                if ended.is_set():
+                    return
+                try:
+                    item = next(source)
+                except BaseException as error:  # the consumer's thread is the one to raise it
+                    if not isinstance(error, StopIteration):
+                        failure.append(error)
+                    ended.set()
+                    begun.put(None)
+                    return
+                future: "Future[Answer]" = Future()
+                begun.put(future)
+            try:
+                future.set_result(call(item))
+            except BaseException as error:
+                future.set_exception(error)
+            del future, item  # neither frame nor answer outlives its turn
+
+    threads = [threading.Thread(target=work, name=f"stream-{number}", daemon=True) for number in range(workers)]
+    for thread in threads:
+        thread.start()
+    try:
+        for future in iter(begun.get, None):
+            yield future.result()
+            room.release()
+    finally:
+        ended.set()
+        for _ in threads:
+            room.release()
+        for thread in threads:
+            thread.join()
+    if failure:
+        raise failure[0]
