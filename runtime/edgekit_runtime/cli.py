@@ -6,6 +6,7 @@ Standard output is data, standard error is talk. NumPy and the interpreter are i
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import os
 import sys
@@ -67,6 +68,7 @@ def _parser() -> argparse.ArgumentParser:
     _flag(serve, "allow_remote", action="store_true", help="permit an address that others can reach")
     _flag(serve, "max_request_mb", type=float, default=32.0, help="largest request in MiB (32)")
     _flag(serve, "num_threads", type=int, help="threads of one inference (the release's)")
+    _flag(serve, "batching_parameters_file", type=Path, metavar="FILE", help="as tensorflow_model_server has it")
 
     bench = _command(commands, "bench", _bench, "measure latency, throughput and memory")
     bench.add_argument("--model", "--graph", type=Path, metavar="FILE.tflite", help="a bare model, not a release")
@@ -145,7 +147,7 @@ def _run(arguments: argparse.Namespace) -> None:
 
 def _serve(arguments: argparse.Namespace) -> None:
     _need_numpy()
-    from edgekit_runtime import serve
+    from edgekit_runtime import batcher, serve
     from edgekit_runtime.engine import Engine, read_manifest
 
     if not 0 <= arguments.port <= 65535:
@@ -153,11 +155,26 @@ def _serve(arguments: argparse.Namespace) -> None:
     if not arguments.max_request_mb > 0:
         raise UserError("--max-request-mb is above 0")
     directory = _release(arguments)
-    name = arguments.name or read_manifest(directory).name
+    wanted = read_manifest(directory)
+    name = arguments.name or wanted.name
+    file = arguments.batching_parameters_file
+    batching = batcher.Parameters() if file is None else batcher.read_parameters(file)
+    if batching.max_batch_size is None:
+        batching = dataclasses.replace(batching, max_batch_size=wanted.max_batch_size)
+
+    def open_engine() -> Engine:
+        engine = Engine.open(directory, num_threads=arguments.num_threads, max_batch_size=batching.max_batch_size)
+        if engine.batch_refused is not None and file is not None:
+            raise engine.batch_refused
+        if engine.batch_refused is not None:
+            _say(f"one sample at a time: {engine.batch_refused.message}")
+        return engine
+
     serve.serve(
         name,
-        lambda: Engine.open(directory, num_threads=arguments.num_threads),
+        open_engine,
         serve.Address(arguments.socket, arguments.host, arguments.port, arguments.allow_remote),
+        batching=batching if file is not None or wanted.max_batch_size > 1 else None,
         max_request_bytes=int(arguments.max_request_mb * (1 << 20)),
         listening=lambda where: _say(f"listening on {where}, warming up '{name}'"),
         ready=lambda: _say(f"'{name}' is available"),

@@ -92,7 +92,7 @@ class Engine:
             raise InputError("a detector, and nothing else, has the task 'detection'")
         self._heads = detect.heads(*detector, self.outputs, labels) if detector is not None else None
         if samples is not None:
-            self._count(samples.inputs)
+            self.count(samples.inputs)
         self.startup = self._warm_up(self._single, warmup_runs)
         self.batch_size = 1
         self.batch_refused: Optional[batch.BatchRefused] = None
@@ -185,7 +185,7 @@ class Engine:
         cut off. Raises InputError for a wrong count, shape or dtype, InvokeError when the interpreter fails; the
         engine serves the next call either way.
         """
-        count = self._count(arrays)
+        count = self.count(arrays)
         if count == 0:
             return tuple(np.zeros((0, *_known(batch.sample_shape(spec))), spec.dtype) for spec in self.outputs)
         with self._lock:
@@ -368,7 +368,8 @@ class Engine:
         generator = np.random.RandomState(SEED)
         return [_noise_rows(generator, spec, count) for spec in self.inputs]
 
-    def _count(self, arrays: Sequence[Array]) -> int:
+    def count(self, arrays: Sequence[Array]) -> int:
+        """The number of samples in `arrays`, one array for each input. Raises InputError as `infer` does."""
         if len(arrays) != len(self.inputs):
             raise self._wrong_count(len(arrays))
         for array, spec in zip(arrays, self.inputs):

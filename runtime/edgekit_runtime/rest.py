@@ -14,11 +14,12 @@ import logging
 import re
 import threading
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Dict, Iterable, List, Optional, Sequence
+from typing import TYPE_CHECKING, Any, Callable, Dict, Iterable, List, Optional, Sequence, Tuple
 
 import numpy as np
 
 from edgekit_runtime import batch, quant
+from edgekit_runtime.batcher import QueueFull
 from edgekit_runtime.errors import EdgekitError, InputError, UserError
 from edgekit_runtime.manifest import TensorSpec
 
@@ -28,6 +29,10 @@ if TYPE_CHECKING:
     from edgekit_runtime.engine import Engine
     from edgekit_runtime.quant import Array
 
+    Infer = Callable[[Sequence[Array]], Tuple[Array, ...]]
+
+# So many requests are decoded at the same time, however many wait for a batch.
+DECODING = 4
 VERSION = "1"
 SIGNATURE = "serving_default"
 _PATH = re.compile(r"/v1/models/([^/:]+)(?:/versions/([^/:]+))?(/metadata|:predict)?")
@@ -68,14 +73,16 @@ class Service:
         self.name = name
         self._max_request_bytes = max_request_bytes
         self._engine: Optional[Engine] = None
+        self._infer: Optional[Infer] = None
+        self._decoding = threading.Semaphore(DECODING)
         self._state = "LOADING"
         self._active = 0
         self._changed = threading.Condition()
 
-    def ready(self, engine: Engine) -> None:
-        """Take requests: the engine is warmed up."""
+    def ready(self, engine: Engine, infer: Optional[Infer] = None) -> None:
+        """Take requests: the engine is warmed up. `infer` is a Batcher's, or None for the engine's own."""
         with self._changed:
-            self._engine = engine
+            self._engine, self._infer = engine, infer or engine.infer
             if self._state == "LOADING":
                 self._state = "AVAILABLE"
 
@@ -94,6 +101,8 @@ class Service:
             status, answer = 200, self._answer(environ)
         except RequestError as error:
             status, answer = error.status, {"error": error.message}
+        except QueueFull as error:
+            status, answer = 503, {"error": error.message}
         except UserError as error:
             status, answer = 400, {"error": error.message}
         except EdgekitError as error:
@@ -122,13 +131,15 @@ class Service:
         if what is None:
             return self._status()
         with self._changed:
-            if self._engine is None or self._state != "AVAILABLE":
+            if self._engine is None or self._infer is None or self._state != "AVAILABLE":
                 raise RequestError(503, f"model '{self.name}' is {self._state}")
             self._active += 1
         try:
             if what == "/metadata":
                 return _metadata(self.name, self._engine)
-            return _predict(self._engine, self._body(environ), environ.get("CONTENT_TYPE", ""))
+            with self._decoding:
+                request = _request(self._engine, self._body(environ), environ.get("CONTENT_TYPE", ""))
+            return _predicted(self._engine, request, self._infer(request.rows))
         finally:
             with self._changed:
                 self._active -= 1
@@ -148,10 +159,12 @@ class Service:
         return body
 
 
-def _predict(engine: Engine, body: bytes, content_type: str) -> Dict[str, Any]:
+def _request(engine: Engine, body: bytes, content_type: str) -> Request:
     kind = content_type.partition(";")[0].strip().lower()
-    request = _raw(engine, body) if kind == "application/octet-stream" else _json(engine, body)
-    outputs = engine.infer(request.rows)
+    return _raw(engine, body) if kind == "application/octet-stream" else _json(engine, body)
+
+
+def _predicted(engine: Engine, request: Request, outputs: Sequence[Array]) -> Dict[str, Any]:
     if engine.task == "detection":
         named = _detected(engine, outputs)
     else:

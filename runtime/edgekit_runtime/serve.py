@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Callable, Dict, List, Optional
 
+from edgekit_runtime.batcher import Batcher, Parameters
 from edgekit_runtime.errors import DeviceError, UserError
 from edgekit_runtime.rest import Service
 
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from edgekit_runtime.engine import Engine
 
 THREADS = 4
+CONNECTIONS = 100
 DRAIN_SECONDS = 10.0
 MAX_REQUEST_BYTES = 32 << 20
 # Of a request that is too large at most this much more is read, so that the refusal can be JSON.
@@ -48,14 +50,16 @@ def serve(
     open_engine: Callable[[], Engine],
     address: Address,
     *,
+    batching: Optional[Parameters] = None,
     max_request_bytes: int = MAX_REQUEST_BYTES,
     listening: Callable[[str], None] = lambda _where: None,
     ready: Callable[[], None] = lambda: None,
 ) -> None:
     """Serve until a signal ends it; to be called in the main thread.
 
-    `listening` is called with the address, `ready` when the model is AVAILABLE. Raises UserError for an address
-    that cannot be had or is not loopback, DeviceError without waitress, and whatever `open_engine` raises.
+    With `batching` requests that come together run together, if the engine's batch was proven. `listening` is called
+    with the address, `ready` when the model is AVAILABLE. Raises UserError for an address that cannot be had or is
+    not loopback, DeviceError without waitress, and whatever `open_engine` raises.
     """
     create_server = _waitress()
     service = Service(name, max_request_bytes=max_request_bytes)
@@ -66,16 +70,16 @@ def serve(
         service,
         map=channels,
         sockets=[listener],
-        threads=THREADS,
+        threads=_threads(batching),
         ident="edgekit-runtime",
         max_request_body_size=max_request_bytes + _EXCESS,
-        connection_limit=100,
+        connection_limit=CONNECTIONS,
         channel_timeout=30,
         clear_untrusted_proxy_headers=True,
     )
     life = _Life(service, channels)
     listening(_where(listener))
-    warm_up = threading.Thread(target=life.load, args=(open_engine, ready), name="warm-up", daemon=True)
+    warm_up = threading.Thread(target=life.load, args=(open_engine, batching, ready), name="warm-up", daemon=True)
     previous = {number: signal.signal(number, life.on_signal) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
         warm_up.start()
@@ -102,9 +106,13 @@ class _Life:
         self._channels = channels
         self._signals = 0
 
-    def load(self, open_engine: Callable[[], Engine], ready: Callable[[], None]) -> None:
+    def load(
+        self, open_engine: Callable[[], Engine], batching: Optional[Parameters], ready: Callable[[], None]
+    ) -> None:
         try:
-            self._service.ready(open_engine())
+            engine = open_engine()
+            together = batching is not None and engine.batch_refused is None
+            self._service.ready(engine, Batcher(engine, batching).infer if together else None)
             ready()
         except Exception as error:  # raised again by serve(), in the main thread
             self.failure = error
@@ -132,6 +140,14 @@ class _Life:
             for item in list(self._channels.values())
             if getattr(item, "requests", None) or getattr(item, "total_outbufs_len", 0)
         ]
+
+
+def _threads(batching: Optional[Parameters]) -> int:
+    """Each request waits in a thread for its batch: as many as the queue holds, those that run, and one to refuse."""
+    if batching is None:
+        return THREADS
+    batches = max(1, batching.max_enqueued_batches) + (batching.num_batch_threads or os.cpu_count() or 1)
+    return min(CONNECTIONS, max(THREADS, batches * (batching.max_batch_size or THREADS) + 1))
 
 
 def _end() -> None:

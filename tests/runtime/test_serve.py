@@ -7,6 +7,7 @@ import http.client
 import io
 import json
 import os
+import queue
 import signal
 import socket
 import stat
@@ -308,6 +309,66 @@ class TestUnixSocket:
         file.write_text("precious")
         assert refused("--socket", str(file), release=release) == (2, f"'{file}' exists and is no socket")
         assert file.read_text() == "precious"
+
+
+class TestBatching:
+    def test_a_full_queue_is_503_and_what_waits_is_answered(
+        self, start: Start, rows: np.ndarray, wanted: list[list[float]], tmp_path: Path
+    ) -> None:
+        """One batch runs, one waits: of three requests that fill one each, one is refused."""
+        gate, parameters = tmp_path / "gate", tmp_path / "batching.txt"
+        parameters.write_text("max_batch_size { value: 3 } max_enqueued_batches { value: 1 } num_batch_threads: 1")
+        program = (
+            "import sys, time, pathlib; from edgekit_runtime import cli, engine\n"
+            "infer = engine.Engine.infer\n"
+            "def slow(self, arrays):\n"
+            f"    while not pathlib.Path({str(gate)!r}).exists(): time.sleep(0.01)\n"
+            "    return infer(self, arrays)\n"
+            "engine.Engine.infer = slow\n"
+            "sys.exit(cli.main())"
+        )
+        server = start("--port", "0", "--batching-parameters-file", str(parameters), program=program)
+        server.wait("AVAILABLE")
+        answers: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        body = {"instances": rows.tolist()}
+        for _ in range(3):
+            threading.Thread(target=lambda: answers.put(server.ask("POST", PREDICT, body))).start()
+        assert answers.get(timeout=PATIENCE) == (503, {"error": "the batching queue is full"})
+        gate.touch()
+        assert [answers.get(timeout=PATIENCE) for _ in range(2)] == [(200, {"predictions": wanted})] * 2
+        assert server.ask("POST", PREDICT, body)[0] == 200
+        server.process.send_signal(signal.SIGTERM)
+        assert server.process.wait(PATIENCE) == 0
+
+    def test_requests_that_come_together_have_their_own_answers(
+        self, start: Start, rows: np.ndarray, wanted: list[list[float]], tmp_path: Path
+    ) -> None:
+        parameters = tmp_path / "batching.txt"
+        parameters.write_text("max_batch_size { value: 4 } batch_timeout_micros { value: 2000 }")
+        server = start("--port", "0", "--batching-parameters-file", str(parameters))
+        server.wait("AVAILABLE")
+        answers: dict[int, Any] = {}
+
+        def work(number: int) -> None:
+            body = {"instances": rows[number % 3 :].tolist()}
+            answers[number] = [server.ask("POST", PREDICT, body) for _ in range(8)]
+            if number == 0:
+                answers[number].append(server.ask("POST", PREDICT, {"instances": [[1]]}))
+
+        threads = [threading.Thread(target=work, args=(number,)) for number in range(9)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(PATIENCE)
+        assert answers[0].pop()[0] == 400
+        for number, found in answers.items():
+            assert found == [(200, {"predictions": wanted[number % 3 :]})] * 8
+
+    def test_parameters_that_cannot_be_kept_end_the_server(self, release: Path, tmp_path: Path) -> None:
+        parameters = tmp_path / "batching.txt"
+        parameters.write_text("max_batch_size { value: 4 } allowed_batch_sizes: [2, 4]")
+        status, message = refused("--port", "0", "--batching-parameters-file", str(parameters), release=release)
+        assert (status, message) == (2, "batches of 2 are not proven: the engine runs 1 and 4")
 
 
 class TestLife:
