@@ -92,10 +92,10 @@ def prove(single: Interpreter, batched: Interpreter, samples: Sequence[Array], s
 
 
 def stack(rows: Sequence[Array]) -> Array:
-    """Prepared samples of one shape as rows (N, ...). Raises InputError when they differ."""
+    """Prepared samples of one shape as rows (N, ...); one is not copied. Raises InputError when they differ."""
     if len({row.shape for row in rows}) > 1:
         raise InputError("samples of different shapes cannot go together")
-    return np.stack(list(rows))
+    return rows[0][None] if len(rows) == 1 else np.stack(list(rows))
 
 
 def _equal(got: Array, wanted: Array) -> bool:
