@@ -16,10 +16,10 @@ from edgekit.transport import Completed
 TIME_LIMIT_S = 900
 
 
-def bench(model: Path, argv: Sequence[str] = ()) -> BenchReport:
+def bench(model: Path, argv: Sequence[str] = (), *, timeout: float | None = TIME_LIMIT_S) -> BenchReport:
     """Measure a `.tflite` here. `argv` are options of `edgekit-runtime bench`. Raises what the runtime raises."""
     command = [sys.executable, "-P", "-m", "edgekit_runtime", "bench", "--json", "--model", str(model), *argv]
-    ended = subprocess.run(command, capture_output=True, timeout=TIME_LIMIT_S, check=False)
+    ended = subprocess.run(command, capture_output=True, timeout=timeout, check=False)
     if ended.returncode:
         status = ended.returncode if ended.returncode > 0 else 128 - ended.returncode
         raise runtime_error("this computer", Completed(status, ended.stdout, ended.stderr))

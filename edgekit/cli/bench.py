@@ -119,6 +119,12 @@ def bench(
             "--batch-size", "--batch_size", metavar="N", min=1, help="Samples in each run.", rich_help_panel=MEASURING
         ),
     ] = 1,
+    soak: Annotated[
+        int | None,
+        typer.Option(
+            "--soak", metavar="N", min=5000, help="Then infer N times more, to see whether memory grows: 100000, say."
+        ),
+    ] = None,
 ) -> None:
     """Measure latency, throughput and memory on the board, with the circumstances that make the figures true.
 
@@ -128,6 +134,7 @@ def bench(
         *("--num-runs", str(num_runs), "--min-secs", str(min_secs), "--max-secs", str(max_secs)),
         *("--warmup-runs", str(warmup_runs), "--batch-size", str(batch_size)),
         *(() if num_threads is None else ("--num-threads", str(num_threads))),
+        *(() if soak is None else ("--soak", str(soak))),
     ]
     if local == (name is not None):
         raise UserError(
@@ -139,7 +146,10 @@ def bench(
     kinds = [_kind(file) for file in given]
     if local:
         with show.talk().status("measuring on this computer"):
-            reports = [localbench.bench(file, argv) for file in given]
+            reports = [
+                localbench.bench(file, argv, timeout=localbench.TIME_LIMIT_S if soak is None else None)
+                for file in given
+            ]
     else:
         with opened(str(name), ssh_config) as target, show.talk().status("measuring on the board"):
             if model is None:
@@ -201,6 +211,9 @@ def show_bench(reports: Sequence[BenchReport], kinds: Sequence[str | None]) -> N
     )
     if not emulated:
         _show_stages(first)
+    for title, report in zip(titles, reports, strict=True):
+        if report.soak is not None:
+            show.line(f"{title}: memory {report.soak}", "bold red" if report.soak.verdict == "growing" else "")
     show_warnings(reports)
 
 

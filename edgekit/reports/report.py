@@ -110,6 +110,8 @@ def _latency(bench: BenchReport, float_bench: BenchReport | None) -> str:
         ("samples a second", *(f"{report.throughput_per_s:.0f}" for _, report in reports)),
         ("peak memory, MiB", *(report.memory.peak_mem_mb for _, report in reports)),
     ]
+    if any(report.soak for _, report in reports):
+        rows.append(("memory over a soak", *(str(report.soak or "-") for _, report in reports)))
     return table(("", *(name for name, _ in reports)), rows)
 
 

@@ -5,19 +5,22 @@ from __future__ import annotations
 import hashlib
 import statistics
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Callable, List, Optional, Sequence, Tuple
 
 import numpy as np
 
-from edgekit_runtime import benchreport, environment, quant
-from edgekit_runtime.benchreport import BenchReport, Latency, Memory, Stages
+from edgekit_runtime import benchreport, environment, quant, soak
+from edgekit_runtime.benchreport import BenchReport, Latency, Memory, Soak, Stages
 from edgekit_runtime.engine import Engine
 from edgekit_runtime.errors import InputError, UserError
 
 if TYPE_CHECKING:
     from edgekit_runtime.quant import Array
+
+    Before = Callable[[], object]
+    After = Callable[[Sequence[Array]], object]
 
 STAGE_RUNS = 20
 _INPUT_SETS = 8
@@ -26,7 +29,8 @@ _INPUT_SETS = 8
 @dataclass(frozen=True)
 class Options:
     """How long to measure. A loop goes on while `(run < num_runs or t < min_secs) and t <= max_secs`, as in
-    benchmark_model; the warm-up loop likewise. `num_threads` None takes the release's, or 1."""
+    benchmark_model; the warm-up loop likewise. `num_threads` None takes the release's, or 1. `soak` is the number of
+    inferences that follow to see whether memory grows; 0 for none."""
 
     num_runs: int = 50
     min_secs: float = 1.0
@@ -35,10 +39,13 @@ class Options:
     warmup_min_secs: float = 0.5
     batch_size: int = 1
     num_threads: Optional[int] = None
+    soak: int = 0
 
     def __post_init__(self) -> None:
         if min(self.num_runs, self.warmup_runs, self.batch_size) < 1:
             raise InputError("num_runs, warmup_runs and batch_size are at least 1")
+        if self.soak and self.soak < soak.LEAST:
+            raise InputError(f"a soak has at least {soak.LEAST} inferences, not {self.soak}")
         if not (self.min_secs >= 0 and self.max_secs > 0 and self.warmup_min_secs >= 0):
             raise InputError("min_secs and warmup_min_secs are at least 0, max_secs is above 0")
 
@@ -49,8 +56,10 @@ def run(
     release: Optional[Path] = None,
     model: Optional[Path] = None,
     progress: Callable[[int], None] = lambda _run: None,
+    soaking: Callable[[int], None] = lambda _done: None,
 ) -> BenchReport:
-    """Measure a release directory, or a bare model file; `progress` is called with the number of each run.
+    """Measure a release directory, or a bare model file; `progress` is called with the number of each run, `soaking`
+    with how many inferences of a soak are done.
 
     Raises UserError, HashMismatch, or BatchRefused when the batch is not proven equal to single runs.
     """
@@ -65,7 +74,8 @@ def run(
     with engine:
         if engine.batch_refused is not None:
             raise engine.batch_refused
-        return _measure(engine, options, start_kb, _release_id(release), progress)
+        report = _measure(engine, options, start_kb, _release_id(release), progress)
+        return replace(report, soak=_soak(engine, options, soaking)) if options.soak else report
 
 
 def _measure(
@@ -168,19 +178,43 @@ def _latency(init_ms: float, warmup: Sequence[float], times: Sequence[float]) ->
     )
 
 
-def _stages(engine: Engine, outputs: Sequence[Array], size: int, invoke_ms: float) -> Stages:
+def _around(engine: Engine) -> "Tuple[Optional[Before], After]":
+    """What comes before the inference of a frame, where there is something, and what comes after."""
     before = None
     if engine.preprocess is not None:
         spec = engine.preprocess
         frame = np.random.RandomState(0).randint(0, 256, (spec.height, spec.width, 3)).astype(np.uint8)
-        before = _median(lambda: [engine.prepare(frame) for _ in range(size)])
+
+        def before() -> object:
+            return engine.prepare(frame)
+
     if engine.task == "classification":
-        after = _median(lambda: engine.top_k(outputs[0]))
-    elif engine.task == "detection":
-        after = _median(lambda: engine.detections(outputs))
-    else:
-        after = _median(lambda: [quant.dequantize(out, spec) for out, spec in zip(outputs, engine.outputs)])
-    return Stages(before, invoke_ms, after)
+        return before, lambda outputs: engine.top_k(outputs[0])
+    if engine.task == "detection":
+        return before, engine.detections
+    return before, lambda outputs: [quant.dequantize(out, spec) for out, spec in zip(outputs, engine.outputs)]
+
+
+def _stages(engine: Engine, outputs: Sequence[Array], size: int, invoke_ms: float) -> Stages:
+    before, after = _around(engine)
+    return Stages(
+        None if before is None else _median(lambda: [before() for _ in range(size)]),
+        invoke_ms,
+        _median(lambda: after(outputs)),
+    )
+
+
+def _soak(engine: Engine, options: Options, soaking: Callable[[int], None]) -> Soak:
+    """The whole way of a frame, again and again."""
+    sets = _input_sets(engine, options.batch_size)
+    before, after = _around(engine)
+
+    def frame(turn: int) -> None:
+        if before is not None:
+            before()
+        after(engine.infer(sets[turn % len(sets)]))
+
+    return soak.run(frame, options.soak, progress=soaking)
 
 
 def _median(call: Callable[[], object]) -> float:

@@ -51,6 +51,23 @@ class Memory:
 
 
 @dataclass(frozen=True)
+class Soak:
+    """Resident memory over many inferences: KiB at equal distances, the slope of the line through their second
+    half by least squares, and the verdict: 'growing' above the limit, else 'flat'."""
+
+    inferences: int
+    seconds: float
+    slope_kb_per_1000: float
+    limit_kb_per_1000: float
+    verdict: str
+    rss_kb: Tuple[int, ...]
+
+    def __str__(self) -> str:
+        slope = round(self.slope_kb_per_1000, 2) + 0.0  # never -0.0
+        return f"{self.verdict}: {slope:+.2f} KiB per 1000 of {self.inferences} inferences"
+
+
+@dataclass(frozen=True)
 class Stages:
     """Medians in milliseconds for one sample or batch: an RGB frame of the model's size to the stored input, the
     inference, and its outputs to classes or real values. None where a model has no such stage."""
@@ -96,6 +113,7 @@ class BenchReport:
     model_sha256: str
     release: Optional[str] = None
     samples_ms: Tuple[float, ...] = field(default=())
+    soak: Optional[Soak] = None
     schema: int = SCHEMA
 
     def __post_init__(self) -> None:

@@ -10,6 +10,7 @@ import dataclasses
 import json
 import os
 import sys
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, List, Optional, Sequence
 
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from edgekit_runtime.engine import Engine
 
 PROGRAM = "edgekit-runtime"
+# Whoever waits for a long soak hears of it so often, and does not take the board for dead.
+SOAK_SAYS_S = 30.0
 
 
 def main(argv: Optional[Sequence[str]] = None) -> int:
@@ -79,6 +82,7 @@ def _parser() -> argparse.ArgumentParser:
     _flag(bench, "warmup_runs", type=int, default=1, help="warm-up runs, likewise (1)")
     _flag(bench, "warmup_min_secs", type=float, default=0.5, help="(0.5)")
     _flag(bench, "batch_size", type=int, default=1, help="samples for each run (1)")
+    _flag(bench, "soak", type=int, default=0, metavar="N", help="then N inferences: does memory grow?")
     _flag(bench, "result_json", type=Path, metavar="FILE", help="write the report here too")
 
     check = _command(commands, "check", _check, "load the release, replay its golden inputs, compare")
@@ -194,11 +198,20 @@ def _bench(arguments: argparse.Namespace) -> None:
         warmup_min_secs=arguments.warmup_min_secs,
         batch_size=arguments.batch_size,
         num_threads=arguments.num_threads,
+        soak=arguments.soak,
     )
     if arguments.model is not None and arguments.release is not None:
         raise UserError("give either --release or --model")
     release = None if arguments.model is not None else _release(arguments)
-    report = bench.run(options, release=release, model=arguments.model)
+    said = time.monotonic()
+
+    def soaking(done: int) -> None:
+        nonlocal said
+        if time.monotonic() - said >= SOAK_SAYS_S:
+            said = time.monotonic()
+            _say(f"soak: {done} of {options.soak}")
+
+    report = bench.run(options, release=release, model=arguments.model, soaking=soaking)
     text = benchreport.dumps(report)
     if arguments.result_json is not None:
         _write(arguments.result_json, text)
@@ -226,6 +239,8 @@ def _bench_lines(report: BenchReport) -> List[str]:
             f"Memory footprint delta from the start of the tool (MB): init={memory.init_footprint_kb / 1024:.2f} "
             f"overall={memory.overall_footprint_kb / 1024:.2f}"
         )
+    if report.soak is not None:
+        lines.append(f"memory {report.soak}")
     lines += [f"INVALID: {reason}" for reason in report.validity.reasons]
     return lines + [f"warning: {warning}" for warning in report.validity.warnings]
 

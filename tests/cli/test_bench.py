@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 from edgekit_runtime import benchreport
-from edgekit_runtime.benchreport import BenchReport
+from edgekit_runtime.benchreport import BenchReport, Soak
 
+from edgekit.reports.report import _latency
 from tests.cli.conftest import Made, Material
 from tests.cli.program import Ended, Program
 
@@ -57,6 +58,10 @@ class TestLocal:
         ]
         assert edgekit("bench", "--local", "--model", made.int8, *words, "--json").data["num_threads"] == 2
         assert (edgekit.cwd / "r.json").is_file()
+
+    def test_a_soak(self, edgekit: Program, made: Made) -> None:
+        ended = edgekit("bench", "--local", "--model", made.int8, *SHORT, "--soak", "6000", "--json")
+        assert (ended.data["soak"]["inferences"], ended.data["soak"]["verdict"]) == (6000, "flat")
 
     @pytest.mark.parametrize(
         ("words", "message"),
@@ -104,6 +109,13 @@ class TestWhatIsShown:
         assert "median, ms" in told
         assert "FP32 / INT8" in told
         assert "a frame: " in told
+
+    def test_how_memory_went(self, report: BenchReport, tmp_path: Path) -> None:
+        assert "memory flat" not in self.shown(report, tmp_path).stdout
+        soaked = dataclasses.replace(report, soak=Soak(100_000, 1.0, -0.001, 1.28, "flat", (5000, 5000)))
+        assert "INT8: memory flat: +0.00 KiB per 1000 of 100000 inferences\n" in self.shown(soaked, tmp_path).stdout
+        assert "memory over a soak" in _latency(report, soaked)
+        assert "memory over a soak" not in _latency(report, None)
 
     def test_of_an_emulated_board_no_time_is_shown(self, report: BenchReport, tmp_path: Path) -> None:
         emulated = dataclasses.replace(report.environment, emulated=True)

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import edgekit_runtime
 import pytest
-from edgekit_runtime.benchreport import BenchReport, Latency, Memory, Stages, Validity
+from edgekit_runtime.benchreport import BenchReport, Latency, Memory, Soak, Stages, Validity
 from edgekit_runtime.environment import Environment, Sensors
 
 import edgekit
@@ -47,7 +47,7 @@ def test_the_command_reference_is_up_to_date(repository: Path) -> None:
     assert (done.returncode, done.stderr) == (0, "")
 
 
-@pytest.mark.parametrize("schema", [BenchReport, Latency, Stages, Memory, Environment, Sensors, Validity])
+@pytest.mark.parametrize("schema", [BenchReport, Latency, Stages, Memory, Soak, Environment, Sensors, Validity])
 def test_every_field_of_a_report_is_explained(schema: type, repository: Path) -> None:
     text = (repository / "docs/report.md").read_text("utf-8")
     rows = "\n".join(line.split("|")[1] for line in text.splitlines() if line.startswith("| `"))
@@ -58,7 +58,7 @@ def test_every_field_that_is_explained_exists(repository: Path) -> None:
     text = (repository / "docs/report.md").read_text("utf-8")
     known = {
         field.name
-        for schema in (BenchReport, Latency, Stages, Memory, Environment, Sensors, Validity)
+        for schema in (BenchReport, Latency, Stages, Memory, Soak, Environment, Sensors, Validity)
         for field in dataclasses.fields(schema)
     }
     named = {

@@ -6,18 +6,19 @@ import json
 import statistics
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from edgekit_runtime import bench, benchreport
+from edgekit_runtime import bench, benchreport, soak
 from edgekit_runtime.batch import BatchRefused
 from edgekit_runtime.bench import Options
-from edgekit_runtime.errors import InputError, UserError
+from edgekit_runtime.errors import DeviceError, InputError, UserError
 from edgekit_runtime.interpreter import ModelError
 from edgekit_runtime.schema import SchemaError
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 QUICK = Options(num_runs=5, min_secs=0.0, warmup_runs=3, warmup_min_secs=0.0)
@@ -102,8 +103,61 @@ def test_percentiles_are_ordered_and_numpys_linear_ones(times: list[float]) -> N
     assert latency.median_ms == pytest.approx(statistics.median(times), abs=1e-3)
 
 
+class TestSoak:
+    def test_a_model_that_runs_on_is_flat(self, release: Path) -> None:
+        told: list[int] = []
+        report = bench.run(replace(QUICK, soak=8000), release=release, soaking=told.append)
+        assert report.soak is not None
+        assert (report.soak.verdict, report.soak.inferences, told[-1]) == ("flat", 8000, 8000)
+        assert len(report.soak.rss_kb) == len(told) == soak.SAMPLES + 1
+        assert report.soak.limit_kb_per_1000 == 16.0
+        assert benchreport.loads(benchreport.dumps(report)) == report
+
+    def test_memory_that_is_kept_is_growing(self) -> None:
+        kept = []
+        found = soak.run(lambda turn: kept.append(bytes(1000 + turn % 7)), 8000)
+        assert found.verdict == "growing"
+        assert found.slope_kb_per_1000 == pytest.approx(1000, rel=0.3)
+
+    @given(st.integers(0, 5000), st.floats(0, 20), st.integers(5000, 50_000))
+    @settings(max_examples=30)
+    def test_the_line_goes_through_what_was_sampled(self, start: int, slope: float, count: int) -> None:
+        done = 0
+
+        def call(turn: int) -> None:
+            nonlocal done
+            done = turn + 1
+
+        found = soak.run(call, count, memory=lambda: round(start + slope * done / 1000))
+        assert found.slope_kb_per_1000 == pytest.approx(slope, abs=2000 / count)
+        assert found.verdict == ("growing" if found.slope_kb_per_1000 > found.limit_kb_per_1000 else "flat")
+
+    def test_the_first_half_may_settle_and_one_page_is_no_leak(self) -> None:
+        done = 0
+
+        def call(turn: int) -> None:
+            nonlocal done
+            done = turn + 1
+
+        found = soak.run(call, 10_000, memory=lambda: 5000 + min(done, 4900) + 16 * (done > 7000))
+        assert found.verdict == "flat"
+        assert str(found).startswith("flat: +")
+
+    def test_too_few_and_no_proc(self) -> None:
+        with pytest.raises(InputError, match="at least 5000"):
+            soak.run(lambda _turn: None, 4999)
+        with pytest.raises(DeviceError, match="does not say"):
+            soak.run(lambda _turn: None, 5000, memory=lambda: None)
+
+    def test_a_report_from_before_soaks_is_read(self, release: Path) -> None:
+        data = json.loads(benchreport.dumps(bench.run(QUICK, release=release)))
+        assert data.pop("soak") is None
+        assert benchreport.loads(json.dumps(data)).soak is None
+
+
 @pytest.mark.parametrize(
-    "options", [{"num_runs": 0}, {"warmup_runs": 0}, {"batch_size": 0}, {"min_secs": -1.0}, {"max_secs": 0.0}]
+    "options",
+    [{"soak": 4999}, {"num_runs": 0}, {"warmup_runs": 0}, {"batch_size": 0}, {"min_secs": -1.0}, {"max_secs": 0.0}],
 )
 def test_options_out_of_range(options: dict[str, Any]) -> None:
     with pytest.raises(InputError):

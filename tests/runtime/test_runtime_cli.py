@@ -135,6 +135,12 @@ class TestBench:
         assert out.read_text() == done.stdout
         assert benchreport.loads(done.stdout).latency.num_runs == 5
 
+    def test_a_soak_has_a_verdict(self, release: Path) -> None:
+        argv = ["--num_runs=5", "--min-secs=0", "--warmup_min_secs=0", "--soak", "6000"]
+        done = program("bench", "--release", str(release), *argv)
+        assert "memory flat: " in done.stdout
+        assert "KiB per 1000 of 6000 inferences" in done.stdout
+
     def test_a_model_or_a_release(self, release: Path, models: Path) -> None:
         done = program("bench", "--release", str(release), "--model", str(models / "fixed.tflite"))
         assert done.returncode == 2
