@@ -194,9 +194,8 @@ class Engine:
 
     def infer_real(self, arrays: Sequence[Any]) -> Tuple[Floats, ...]:
         """As `infer`, with real values: float32 in and out, quantised and dequantised as the tensors state."""
-        if len(arrays) != len(self.inputs):
-            raise self._wrong_count(len(arrays))
-        stored = [quant.quantize(array, spec) for array, spec in zip(arrays, self.inputs)]
+        self._check_list(arrays)
+        stored = [_stored(array, spec) for array, spec in zip(arrays, self.inputs)]
         return tuple(quant.dequantize(out, spec) for out, spec in zip(self.infer(stored), self.outputs))
 
     def prepare(self, source: Source, *, format: str = "RGB") -> Array:
@@ -370,8 +369,7 @@ class Engine:
 
     def count(self, arrays: Sequence[Array]) -> int:
         """The number of samples in `arrays`, one array for each input. Raises InputError as `infer` does."""
-        if len(arrays) != len(self.inputs):
-            raise self._wrong_count(len(arrays))
+        self._check_list(arrays)
         for array, spec in zip(arrays, self.inputs):
             wanted = batch.sample_shape(spec)
             shape = getattr(array, "shape", ())
@@ -390,9 +388,11 @@ class Engine:
             raise InputError(f"the inputs hold different numbers of samples: {sorted(counts)}")
         return counts.pop()
 
-    def _wrong_count(self, got: int) -> InputError:
-        names = ", ".join(f"'{spec.name}'" for spec in self.inputs)
-        return InputError(f"expected {len(self.inputs)} input array(s) ({names}), got {got}", got=got)
+    def _check_list(self, arrays: Sequence[Any]) -> None:
+        got = len(arrays) if hasattr(arrays, "__len__") else type(arrays).__name__
+        if got != len(self.inputs) or isinstance(arrays, (str, bytes, dict, set)):
+            names = ", ".join(f"'{spec.name}'" for spec in self.inputs)
+            raise InputError(f"expected {len(self.inputs)} input array(s) ({names}), got {got}", got=got)
 
     def _checked_fold(self) -> Optional[quant.Fold]:
         if self.preprocess is None:
@@ -420,6 +420,16 @@ def _read(path: Path) -> bytes:
         raise UserError(
             f"cannot read '{path}': {error.strerror}", hint="is this a release directory?", path=str(path)
         ) from error
+
+
+def _stored(real: Any, spec: TensorSpec) -> Array:
+    try:
+        with np.errstate(over="ignore"):  # what float32 cannot hold saturates with the rest
+            if np.iscomplexobj(real):
+                raise ValueError("complex numbers")
+            return quant.quantize(real, spec)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise InputError(f"input '{spec.name}' is not a regular array of real numbers: {error}") from error
 
 
 def _known(shape: Sequence[int]) -> Tuple[int, ...]:

@@ -9,8 +9,11 @@ import subprocess
 import sys
 import threading
 import tracemalloc
+import warnings
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -24,6 +27,7 @@ from edgekit_runtime.interpreter import HashMismatch, InvokeError, ModelError, U
 from edgekit_runtime.manifest import Preprocess, TensorSpec
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from hypothesis.extra import numpy as stnp
 
 
 @pytest.fixture(scope="module")
@@ -96,7 +100,11 @@ class TestBadInput:
             (np.zeros((1, 8, 8, 3), ">i2"), r"expected int8 .* got >i2"),
             (np.zeros((8, 8, 3), np.int8), r"got int8 \[8, 8, 3\]"),
             (np.zeros((1, 8, 9, 3), np.int8), r"got int8 \[1, 8, 9, 3\]"),
+            (np.zeros((1, 8, 8, 3), np.float64), r"got float64"),
+            (np.full((1, 8, 8, 3), None), r"got object"),
+            (np.zeros((1, 0, 8, 3), np.int8), r"got int8 \[1, 0, 8, 3\]"),
             ([[1]], "got list"),
+            (None, "got NoneType"),
         ],
     )
     def test_is_named_with_what_was_expected(self, engine: Engine, array: np.ndarray, message: str) -> None:
@@ -104,6 +112,80 @@ class TestBadInput:
             engine.infer([array])
         # and the next one is served
         assert engine.infer(engine.samples(1))[0].shape == (1, 4)
+
+    @pytest.mark.parametrize("arrays", [None, 5, "a", {"image": 1}, (), np.zeros((4, 8, 8, 3), np.int8)])
+    def test_what_is_no_list_of_arrays(self, engine: Engine, arrays: Any) -> None:
+        for infer in (engine.infer, engine.infer_real):
+            with pytest.raises(InputError, match=r"expected 1 input array\(s\) \('image'\), got "):
+                infer(arrays)
+
+    @pytest.mark.parametrize("real", ["abc", [[1], [1, 2]], np.ones((1, 8, 8, 3), complex), [{}], [10**400]])
+    def test_what_is_no_real_number(self, engine: Engine, real: Any) -> None:
+        with pytest.raises(InputError, match="'image' is not a regular array of real numbers"):
+            engine.infer_real([real])
+        assert engine.infer(engine.samples(1))[0].shape == (1, 4)
+
+    def test_values_beyond_float32_saturate_without_a_word(self, engine: Engine) -> None:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            (huge,) = engine.infer_real([np.full((1, 8, 8, 3), 1e300)])
+        assert np.array_equal(huge, engine.infer_real([np.full((1, 8, 8, 3), 255.0)])[0])
+
+    def test_no_samples_are_no_results(self, engine: Engine) -> None:
+        assert engine.infer([np.zeros((0, 8, 8, 3), np.int8)])[0].shape == (0, 4)
+        assert engine.infer_real([np.zeros((0, 8, 8, 3))])[0].shape == (0, 4)
+        assert engine.classify([]) == engine.top_k(np.zeros((0, 4), np.int8)) == ()
+
+    @settings(max_examples=100)
+    @given(
+        stnp.arrays(
+            st.sampled_from(["int8", "uint8", "int16", "float16", "float32", "float64", "bool", "complex64", "U2"]),
+            st.one_of(
+                stnp.array_shapes(min_dims=0, max_dims=5, min_side=0, max_side=4),
+                st.tuples(st.integers(0, 5), st.just(8), st.just(8), st.just(3)),
+            ),
+        )
+    )
+    def test_whatever_comes_is_answered_or_refused_and_the_next_is_served(
+        self, engine: Engine, array: np.ndarray
+    ) -> None:
+        good = engine.samples(3)
+        (wanted,) = engine.infer(good)
+        fits = array.dtype == np.int8 and array.shape[1:] == (8, 8, 3)
+        try:
+            (found,) = engine.infer([array])
+        except InputError:
+            assert not fits
+        else:
+            assert fits
+            assert found.shape == (len(array), 4)
+            assert found.dtype == np.int8
+        with suppress(InputError):
+            (found,) = engine.infer_real([array])
+            assert array.shape[1:] == (8, 8, 3)
+            assert np.isfinite(found).all()
+        assert np.array_equal(engine.infer(good)[0], wanted)
+
+    @given(st.data())
+    @settings(max_examples=30)
+    def test_nan_in_a_float_batch_stays_in_its_row(self, models: Path, data: st.DataObject) -> None:
+        rows = np.random.default_rng(5).uniform(0, 255, (5, 8, 8, 3)).astype(np.float32)
+        bad = sorted(data.draw(st.sets(st.integers(0, 4), min_size=1)))
+        with Engine.load(models / "classifier_float.tflite", max_batch_size=3) as engine:
+            (wanted,) = engine.infer([rows])
+            rows[bad, data.draw(st.integers(0, 7)), 2, 1] = np.nan
+            (found,) = engine.infer([rows])
+        rest = [row for row in range(5) if row not in bad]
+        assert np.array_equal(found[rest], wanted[rest])
+        assert not np.isfinite(found[bad]).any()
+
+    def test_what_a_kernel_refuses_is_named_and_the_next_is_served(self, models: Path) -> None:
+        with Engine.load(models / "lookup.tflite", max_batch_size=4) as engine:
+            assert engine.batch_size == 4
+            for count in (1, 3, 6):
+                with pytest.raises(InvokeError, match="failed to run"):
+                    engine.infer([np.full((count, 3), 8, np.int32)])
+                assert (engine.infer([np.full((count, 3), 4, np.int32)])[0] == 11).all()
 
     def test_count_of_inputs_and_of_samples(self, models: Path) -> None:
         with Engine.load(models / "two_inputs.tflite") as engine:
