@@ -35,7 +35,7 @@ class Parameters:
 
     `max_batch_size` None is the engine's proven batch, `num_batch_threads` None its number of interpreters.
     `max_enqueued_batches` counts the open batch but none that a thread has taken. A batch is padded to the next of
-    `allowed_batch_sizes`, which ascend to `max_batch_size`; empty allows every size.
+    `allowed_batch_sizes`, which ascend to `max_batch_size`; with none nothing is padded.
     """
 
     max_batch_size: Optional[int] = None
@@ -99,7 +99,7 @@ class Batcher:
         given = Parameters() if parameters is None else parameters
         self._engine = engine
         self._size = engine.batch_size if given.max_batch_size is None else given.max_batch_size
-        self._allowed = given.allowed_batch_sizes or tuple(range(1, self._size + 1))
+        self._allowed = given.allowed_batch_sizes
         proven = {1, engine.batch_size}
         if self._size != engine.batch_size or not set(given.allowed_batch_sizes) <= proven:
             sizes = sorted({self._size, *given.allowed_batch_sizes} - proven) or [self._size]
@@ -107,7 +107,7 @@ class Batcher:
                 f"batches of {sizes[0]} are not proven: the engine runs {' and '.join(map(str, sorted(proven)))}",
                 hint=None if engine.batch_refused is None else engine.batch_refused.message,
             )
-        if self._allowed[-1] != self._size:
+        if self._allowed and self._allowed[-1] != self._size:
             raise InputError(f"the last of allowed_batch_sizes is not max_batch_size ({self._size})")
         self._limit = max(1, given.max_enqueued_batches)
         self._timeout = given.batch_timeout_micros / 1e6
@@ -183,10 +183,8 @@ class Batcher:
             self._run(group)
 
     def _run(self, tasks: List[_Task]) -> None:
-        size = next(allowed for allowed in self._allowed if allowed >= _count(tasks))
         try:
-            rows = [batch.join(parts) for parts in zip(*(task.arrays for task in tasks))]
-            outputs = self._engine.infer([batch.pad(array, size) for array in rows])
+            outputs = self._together([batch.join(parts) for parts in zip(*(task.arrays for task in tasks))])
         except Exception as error:
             if len(tasks) == 1:
                 tasks[0].answer.set_exception(error)
@@ -198,6 +196,17 @@ class Batcher:
         for task in tasks:
             task.answer.set_result([out[start : start + task.count] for out in outputs])
             start += task.count
+
+    def _together(self, rows: List[Array]) -> Sequence[Array]:
+        count = len(rows[0])
+        if self._allowed:
+            size = next(allowed for allowed in self._allowed if allowed >= count)
+            return self._engine.infer([batch.pad(array, size) for array in rows])
+        if count == self._size:
+            return self._engine.infer(rows)
+        # A size between is not proven, and on a CPU a padded batch costs as much as a whole one.
+        singles = [self._engine.infer([array[row : row + 1] for array in rows]) for row in range(count)]
+        return [batch.join(parts) for parts in zip(*singles)]
 
 
 def _count(tasks: Sequence[_Task]) -> int:

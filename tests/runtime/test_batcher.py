@@ -156,7 +156,7 @@ class TestQueue:
         engine.gate.set()
         (wanted,) = Engine.infer(engine, [rows[:11]])
         assert np.array_equal(np.concatenate([one.result()[0] for one in (first, *later)]), wanted)
-        assert engine.sizes == [4, 4, 3]
+        assert engine.sizes == [4, 4, 1, 1, 1]
         batcher.close()
 
     def test_a_batch_waits_until_it_is_full_or_closed(self, engine: Watched, ask: Ask, rows: np.ndarray) -> None:
@@ -167,9 +167,9 @@ class TestQueue:
         assert [len(answer.result()[0]) for answer in (one, two, three)] == [1, 2, 1]
         four, five = ask(batcher, rows[:2]), ask(batcher, rows[:3])  # together too many: the first may go
         four.result()
-        assert (waiting(batcher), engine.sizes) == ([3], [4, 2])
+        assert (waiting(batcher), engine.sizes) == ([3], [4, 1, 1])
         batcher.close()
-        assert (len(five.result()[0]), engine.sizes) == (3, [4, 2, 3])
+        assert (len(five.result()[0]), engine.sizes) == (3, [4, 1, 1, 1, 1, 1])
         with pytest.raises(UserError, match="closed"):
             batcher.infer([rows[:1]])
 
@@ -200,7 +200,7 @@ class TestQueue:
         batcher = Batcher(engine, Parameters(max_enqueued_batches=3))
         (wanted,) = Engine.infer(engine, [rows])
         assert np.array_equal(batcher.infer([rows[:11]])[0], wanted[:11])
-        assert sorted(engine.sizes) == [3, 4, 4]
+        assert engine.sizes == [4, 4, 1, 1, 1]
         with pytest.raises(InputError, match="at most 12 samples"):
             batcher.infer([np.concatenate([rows, rows[:1]])])
         batcher.close()
@@ -215,14 +215,17 @@ class TestQueue:
         assert [len(answer.result()[0]) for answer in answers] == [4, 4, 4]
         batcher.close()
 
-    @pytest.mark.parametrize(("allowed", "given"), [((4,), 4), ((1, 4), 1), ((), 1)])
-    def test_a_batch_is_padded_to_the_next_allowed_size(
-        self, engine: Watched, rows: np.ndarray, allowed: tuple[int, ...], given: int
+    @pytest.mark.parametrize(
+        ("allowed", "count", "sizes"),
+        [((4,), 1, [4]), ((1, 4), 1, [1]), ((1, 4), 2, [4]), ((), 1, [1]), ((), 3, [1, 1, 1]), ((), 4, [4])],
+    )
+    def test_a_batch_is_padded_to_the_next_allowed_size_and_to_none_without_them(
+        self, engine: Watched, rows: np.ndarray, allowed: tuple[int, ...], count: int, sizes: list[int]
     ) -> None:
         batcher = Batcher(engine, Parameters(allowed_batch_sizes=allowed))
-        (wanted,) = Engine.infer(engine, [rows[:1]])
-        assert np.array_equal(batcher.infer([rows[:1]])[0], wanted)
-        assert engine.sizes == [given]
+        (wanted,) = Engine.infer(engine, [rows[:count]])
+        assert np.array_equal(batcher.infer([rows[:count]])[0], wanted)
+        assert engine.sizes == sizes
         batcher.close()
 
     @settings(max_examples=15, deadline=None)
@@ -255,7 +258,7 @@ class TestBadData:
     def test_what_makes_the_model_fail_fails_alone(self, models: Path, ask: Ask) -> None:
         with Watched(models / "lookup.tflite", max_batch_size=4) as engine:
             assert engine.batch_size == 4
-            batcher = Batcher(engine)
+            batcher = Batcher(engine, Parameters(allowed_batch_sizes=(4,)))
             first = busy(engine, batcher, ask, np.zeros((4, 3), np.int32))
             good, bad, also = (ask(batcher, np.full((1, 3), index, np.int32)) for index in (1, 8, 3))
             engine.gate.set()
@@ -270,12 +273,12 @@ class TestBadData:
         with Watched(models / "classifier_float.tflite", max_batch_size=4) as engine:
             pictures = np.random.default_rng(2).uniform(0, 255, (4, 8, 8, 3)).astype(np.float32)
             (wanted,) = Engine.infer(engine, [pictures])
-            batcher = Batcher(engine)
+            batcher = Batcher(engine, Parameters(allowed_batch_sizes=(4,)))
             first = busy(engine, batcher, ask, pictures)
             good, bad = ask(batcher, pictures[:1]), ask(batcher, np.full_like(pictures[:1], np.nan))
             engine.gate.set()
             assert np.array_equal(first.result()[0], wanted)
             assert np.array_equal(good.result()[0], wanted[:1])
             assert not np.isfinite(bad.result()[0]).all()
-            assert engine.sizes == [4, 2]
+            assert engine.sizes == [4, 4]
             batcher.close()
