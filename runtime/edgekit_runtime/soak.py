@@ -53,7 +53,7 @@ def run(
     return Soak(
         inferences=count,
         seconds=round(seconds, 3),
-        slope_kb_per_1000=round(slope, 4),
+        slope_kb_per_1000=round(slope, 4) + 0.0,  # never -0.0
         limit_kb_per_1000=round(limit, 4),
         verdict="growing" if slope > limit else "flat",
         rss_kb=tuple(rss),

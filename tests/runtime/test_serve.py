@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import http.client
 import io
 import json
@@ -22,6 +23,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from edgekit_runtime import schema
 from edgekit_runtime.engine import Engine
 from PIL import Image
 
@@ -363,6 +365,33 @@ class TestBatching:
         assert answers[0].pop()[0] == 400
         for number, found in answers.items():
             assert found == [(200, {"predictions": wanted[number % 3 :]})] * 8
+
+    def test_a_batch_that_is_not_proven_is_served_singly_unless_it_was_asked_for(
+        self, start: Start, release: Path, models: Path, tmp_path: Path
+    ) -> None:
+        content = (models / "truncating.tflite").read_bytes()
+        with Engine.load(models / "truncating.tflite") as engine:
+            tensors = {"inputs": schema.plain(engine.inputs), "outputs": schema.plain(engine.outputs)}
+        file = {"model_sha256": hashlib.sha256(content).hexdigest(), "model_size": len(content), "max_batch_size": 4}
+        none = dict.fromkeys(("preprocess", "labels", "golden"))
+        folder = tmp_path / "r"
+        folder.mkdir()
+        (folder / "model.tflite").write_bytes(content)
+        given = json.loads((release / "manifest.json").read_text())
+        (folder / "manifest.json").write_text(json.dumps({**given, **file, **tensors, **none, "task": "raw"}))
+        server = start("--port", "0", directory=folder)
+        server.wait("AVAILABLE")
+        status, answer = server.ask("POST", PREDICT, {"instances": [[1.0] * 6] * 3})
+        assert (status, len(answer["predictions"])) == (200, 3)
+        until = time.monotonic() + PATIENCE
+        while not any("one sample at a time: batch 4 is not used" in line for line in server.talk):
+            assert time.monotonic() < until
+            time.sleep(0.01)
+        parameters = tmp_path / "batching.txt"
+        parameters.write_text("max_batch_size { value: 2 }")
+        status, message = refused("--port", "0", "--batching-parameters-file", str(parameters), release=folder)
+        assert status == 1
+        assert message.startswith("batch 2 is not used")
 
     def test_parameters_that_cannot_be_kept_end_the_server(self, release: Path, tmp_path: Path) -> None:
         parameters = tmp_path / "batching.txt"
