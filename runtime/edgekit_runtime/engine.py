@@ -206,12 +206,34 @@ class Engine:
         row: Array = self._prepared([source], format)[0]
         return row
 
+    def answer(self, source: Source, read: Callable[[List[Array]], Answer], *, format: str = "RGB") -> Answer:
+        """What `read` makes of the stored outputs (1, ...) of one picture, which is written into the input tensor.
+
+        The outputs are the interpreter's own memory: `read` keeps none of them. `format` and errors as in `prepare`.
+        """
+        fold = self._needed_fold()
+        pixels = self._pixels(source, format)
+        batched = [batch.has_batch(spec) for spec in (*self.inputs, *self.outputs)]
+
+        def write(tensors: List[Array]) -> None:
+            fold.write(pixels, tensors[0].reshape(pixels.shape))
+
+        def answered(tensors: List[Array]) -> Answer:
+            return read([out if has else out[None] for out, has in zip(tensors, batched[1:])])
+
+        with self._lock:
+            if self._single is None:
+                raise UserError("the engine is closed")
+            shape = pixels.shape[: len(batch.sample_shape(self.inputs[0]))]
+            self._single.resize([(1, *shape) if batched[0] else shape])
+            return self._single.run_within(write, answered)
+
     def classify(
         self, frames: Sequence[Source], top_k: int = 5, *, format: str = "RGB"
     ) -> Tuple[Tuple["ClassScore", ...], ...]:
         """The best `top_k` classes of each picture, best first; `format` as in `prepare`. Raises as that."""
         if len(frames) == 1:
-            return self._within(frames[0], format, lambda outputs: self.top_k(outputs[0], top_k))
+            return self.answer(frames[0], lambda outputs: self.top_k(outputs[0], top_k), format=format)
         return self.top_k(self.infer([self._prepared(frames, format)])[0], top_k) if frames else ()
 
     def top_k(self, scores: Array, k: int = 5) -> Tuple[Tuple["ClassScore", ...], ...]:
@@ -223,7 +245,7 @@ class Engine:
     def detect(self, frames: Sequence[Source], *, format: str = "RGB") -> Tuple["Detections", ...]:
         """What is in each picture, best first; `format` as in `prepare`. Raises as that."""
         if len(frames) == 1:
-            return self._within(frames[0], format, self.detections)
+            return self.answer(frames[0], self.detections, format=format)
         return self.detections(self.infer([self._prepared(frames, format)])) if frames else ()
 
     def detections(self, outputs: Sequence[Array]) -> Tuple["Detections", ...]:
@@ -284,25 +306,6 @@ class Engine:
             fold.write(pixels, rows[number])
         assert rows is not None
         return rows[..., 0] if len(batch.sample_shape(self.inputs[0])) == 2 else rows
-
-    def _within(self, source: Source, form: str, read: Callable[[List[Array]], Answer]) -> Answer:
-        """One picture written once, into the input tensor, and answered from the outputs where they lie."""
-        fold = self._needed_fold()
-        pixels = self._pixels(source, form)
-        batched = [batch.has_batch(spec) for spec in (*self.inputs, *self.outputs)]
-
-        def write(tensors: List[Array]) -> None:
-            fold.write(pixels, tensors[0].reshape(pixels.shape))
-
-        def answer(tensors: List[Array]) -> Answer:
-            return read([out if has else out[None] for out, has in zip(tensors, batched[1:])])
-
-        with self._lock:
-            if self._single is None:
-                raise UserError("the engine is closed")
-            shape = pixels.shape[: len(batch.sample_shape(self.inputs[0]))]
-            self._single.resize([(1, *shape) if batched[0] else shape])
-            return self._single.run_within(write, answer)
 
     def _pixels(self, source: Source, form: str) -> Pixels:
         """uint8 pixels as the model wants them; a buffer of this thread, or the frame's own."""

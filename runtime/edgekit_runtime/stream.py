@@ -49,8 +49,10 @@ def results(
     def answer(numbered: "Tuple[int, Source]") -> Result:
         index, frame = numbered
         try:
-            row = engine.prepare(frame, format=format) if engine.preprocess is not None else np.asarray(frame)
-            outputs = engine.infer([row[None]])
+            if engine.preprocess is not None:
+                outputs = engine.answer(frame, lambda given: tuple(out.copy() for out in given), format=format)
+            else:
+                outputs = engine.infer([np.asarray(frame)[None]])
             classes = engine.top_k(outputs[0], top_k)[0] if engine.task == "classification" else ()
             detections = engine.detections(outputs)[0] if engine.task == "detection" else None
         except Exception as error:

@@ -12,7 +12,7 @@ import pytest
 from edgekit_runtime import stream
 from edgekit_runtime.engine import Engine
 from edgekit_runtime.errors import InputError
-from edgekit_runtime.preprocess import ImageError
+from edgekit_runtime.picture import ImageError
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
