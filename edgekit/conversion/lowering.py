@@ -11,13 +11,15 @@ from edgekit_runtime import batch
 from edgekit_runtime.manifest import TensorSpec
 
 from edgekit.errors import CheckFailed, UserError
-from edgekit.models import checkpoint, detector, flatbuffer, graph, keras_model, savedmodel, savedmodel_v1
+from edgekit.models import checkpoint, detector, flatbuffer, graph, keras_model, savedmodel, savedmodel_v1, unroll
 from edgekit.models.detector import Detector
 from edgekit.models.graph import FrozenGraph
 from edgekit.models.savedmodel import Signature
 from edgekit.models.source import KERAS
 
 _SIZES_AT_RUN_TIME = {"SHAPE", "RANGE", "FILL"}
+# None of these can be calibrated, and a fused LSTM begins each sequence with what the last one has left.
+_LOOPS = {"WHILE", "UNIDIRECTIONAL_SEQUENCE_LSTM"}
 Lower = Callable[[tuple[TensorSpec, ...]], tuple[bytes, tuple[TensorSpec, ...]]]
 
 
@@ -33,6 +35,19 @@ class Opened:
     lower: Lower
     notes: tuple[str, ...] = ()
     detector: Detector | None = None
+
+
+@dataclass(frozen=True)
+class Lowered:
+    """A float model for these inputs; `complete` puts TensorFlow's own metadata into it."""
+
+    inputs: tuple[TensorSpec, ...]
+    content: bytes
+    complete: Callable[[], bytes]
+
+    @property
+    def operators(self) -> set[str]:
+        return set(flatbuffer.parse(self.content).operators)
 
 
 def open_source(path: Path, form: str, folder: Path, *, trust_code: bool, whole: bool = False) -> Opened:
@@ -107,16 +122,37 @@ def _saved_model(path: Path, source: Path, folder: Path, found: savedmodel.Graph
 
     def lower(inputs: tuple[TensorSpec, ...]) -> tuple[bytes, tuple[TensorSpec, ...]]:
         loaded = _load(source, path)
-        content, complete = _float(path, loaded, signature, inputs, folder / "wrapped")
-        # The batch stays open where that costs no operator, so that the Engine may batch; else it is 1.
-        if _SIZES_AT_RUN_TIME & set(flatbuffer.parse(content).operators) and any(
-            spec.shape[:1] == (-1,) for spec in inputs
-        ):
-            inputs = tuple(replace(spec, shape=(1, *spec.shape[1:])) if spec.shape else spec for spec in inputs)
-            _, complete = _float(path, loaded, signature, inputs, folder / "wrapped-1")
-        return flatbuffer.named(complete(), [spec.name for spec in inputs]), inputs
+        fixed = tuple(replace(spec, shape=(1, *spec.shape[1:])) if batch.has_batch(spec) else spec for spec in inputs)
+
+        def lowered(inputs: tuple[TensorSpec, ...], name: str) -> Lowered:
+            return Lowered(inputs, *_float(path, loaded, signature, inputs, folder / name))
+
+        try:
+            found = lowered(inputs, "wrapped")
+            # The batch stays open where that costs no operator, so that the Engine may batch; else it is 1.
+            if fixed != inputs and _SIZES_AT_RUN_TIME & found.operators:
+                found = lowered(fixed, "wrapped-1")
+        except UserError as error:
+            if not any(operator.startswith("TensorList") for operator in error.fields.get("operators", ())):
+                raise
+            found = _without_loops(path, loaded, signature, fixed, folder)
+        else:
+            if _LOOPS & found.operators:
+                with contextlib.suppress(UserError):
+                    found = _without_loops(path, loaded, signature, fixed, folder)
+        names = [spec.name for spec in found.inputs]
+        return flatbuffer.named(found.complete(), names), found.inputs
 
     return Opened(signature.inputs, lower)
+
+
+def _without_loops(
+    path: Path, loaded: Any, signature: Signature, inputs: tuple[TensorSpec, ...], folder: Path
+) -> Lowered:
+    """With its loops written out. Raises UserError where that cannot be."""
+    unroll.save(path, savedmodel.freeze(path, loaded, signature.name, lower_loops=False), inputs, folder / "unrolled")
+    flat = replace(signature, name=savedmodel.SIGNATURE)
+    return Lowered(inputs, *_float(path, _load(folder / "unrolled", path), flat, inputs, folder / "wrapped-flat"))
 
 
 def _load(source: Path, named: Path) -> Any:
@@ -160,7 +196,7 @@ def without_data(folder: Path, *, half: bool) -> bytes:
     """
     import tensorflow as tf
 
-    found = [folder / name for name in ("wrapped-1", "wrapped") if (folder / name).is_dir()]
+    found = [folder / name for name in ("wrapped-flat", "wrapped-1", "wrapped") if (folder / name).is_dir()]
     if not found:
         raise UserError("made from a .tflite: the model that it came from would be needed")
     converter = tf.lite.TFLiteConverter.from_saved_model(str(found[0]), signature_keys=[savedmodel.SIGNATURE])
@@ -205,6 +241,7 @@ def failures(named: Path) -> Iterator[None]:
 def _conversion_failure(named: Path, text: str) -> UserError | CheckFailed:
     found = re.findall(r"(?:TF Select|Custom) ops: ([\w, ]+)", text)
     found += re.findall(r"'tf\.(\w+)' op is neither a custom op nor a flex op", text)
+    found += re.findall(r"'tf\.(TensorList\w+)' op requires", text)
     found += re.findall(r"Quantization (?:to \S+ )?not (?:yet )?supported for op: '?(\w+)", text)
     operators = sorted({name.strip() for group in found for name in group.split(",") if name.strip()})
     if operators:

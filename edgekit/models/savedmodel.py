@@ -119,15 +119,18 @@ def _spec(path: Path, name: str, info: Any) -> TensorSpec:
     return TensorSpec(name, tuple(-1 if size is None else size for size in shape.as_list()), dtype)
 
 
-def freeze(path: Path, loaded: Any, name: str) -> FrozenGraph:
-    """A signature of a SavedModel of TensorFlow 2 that was loaded, without variables. Raises UserError."""
+def freeze(path: Path, loaded: Any, name: str, *, lower_loops: bool = True) -> FrozenGraph:
+    """A signature of a SavedModel of TensorFlow 2 that was loaded, without variables. Raises UserError.
+
+    With `lower_loops` its loops become those of TensorFlow 1.
+    """
     from tensorflow.python.framework.convert_to_constants import (
         convert_variables_to_constants_v2,  # has no public name
     )
 
     signature = loaded.signatures[name]
     try:
-        constant = convert_variables_to_constants_v2(signature)
+        constant = convert_variables_to_constants_v2(signature, lower_control_flow=lower_loops)
     except Exception as error:  # whatever it finds in a graph that it does not expect
         raise UserError(f"{path}: TensorFlow cannot freeze it: {str(error).strip()[:300]}") from error
     given = sorted(signature.structured_input_signature[1])
