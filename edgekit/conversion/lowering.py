@@ -100,6 +100,8 @@ def _frozen(path: Path, frozen: FrozenGraph, folder: Path, *, whole: bool) -> Op
 
 def _tflite(path: Path) -> Opened:
     found = flatbuffer.read(path)
+    if found.quantization == "none":
+        raise UserError(f"{path}: computes with whole numbers only: there is nothing to quantise", quantization="none")
     if found.quantization != "float":
         raise UserError(
             f"{path}: this TFLite model is quantised already ({found.quantization})",

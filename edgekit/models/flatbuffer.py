@@ -12,14 +12,16 @@ from edgekit_runtime.manifest import DTYPES, TensorSpec
 from edgekit.errors import UserError
 
 MAX_BYTES = 2 * 1024**3
+_STORED = {"int4", "int8", "uint8"}
 
 
 @dataclass(frozen=True)
 class TFLite:
     """The first subgraph. `operators` counts them by name; `float_operators` names those that compute in float32.
 
-    `quantization` is "int8" (nothing but the ends in float), "mixed" or "float". `stored_outputs` are the outputs
-    before a last DEQUANTIZE: what the model can tell apart.
+    `quantization` is "int8" (nothing but the ends in float), "int16x8" (with 16-bit activations), "mixed",
+    "dynamic-range" or "float16" (weights of 8 or 16 bits, activations in float), "float", or "none" (no real numbers).
+    `stored_outputs` are the outputs before a last DEQUANTIZE: what the model can tell apart.
     """
 
     inputs: tuple[TensorSpec, ...]
@@ -76,7 +78,7 @@ def parse(content: bytes) -> TFLite:
         stored_outputs=tuple(_spec(graph.Tensors(dequantized.get(i, i)), kinds) for i in ends),
         operators=dict(sorted(operators.items())),
         float_operators=tuple(sorted(in_float)),
-        quantization=_quantization(operators, in_float),
+        quantization=_quantization(model, graph, kinds, bool(in_float)),
         parameters=_parameters(model, graph),
         signatures=tuple(
             (model.SignatureDefs(i).SignatureKey() or b"").decode() for i in range(model.SignatureDefsLength())
@@ -124,11 +126,23 @@ def _computes_in_float(graph: Any, operator: Any, kinds: dict[int, str]) -> bool
     return any(index >= 0 and kinds[graph.Tensors(index).Type()].startswith("float") for index in indices)
 
 
-def _quantization(operators: Counter[str], in_float: set[str]) -> str:
-    computing = set(operators) - {"QUANTIZE", "DEQUANTIZE"}
+def _quantization(model: Any, graph: Any, kinds: dict[int, str], in_float: bool) -> str:
+    """By the tensors that hold real numbers; whole numbers, such as shapes, are in every model."""
+    weights, activations = set[str](), set[str]()
+    for index in range(graph.TensorsLength()):
+        tensor = graph.Tensors(index)
+        kind, quantization, buffer = kinds[tensor.Type()], tensor.Quantization(), model.Buffers(tensor.Buffer())
+        scaled = quantization is not None and quantization.ScaleLength()
+        if kind.startswith("float") or scaled:
+            (weights if buffer is not None and buffer.DataLength() else activations).add(kind)
     if not in_float:
-        return "int8"
-    return "float" if computing == in_float and "QUANTIZE" not in operators else "mixed"
+        if "int16" in activations and not activations & _STORED:  # an LSTM in INT8 has 16 bits in its cells
+            return "int16x8"
+        return "int8" if (weights | activations) & _STORED else "none"
+    # A quantised input or output of a model that computes in float is mixed, too.
+    if activations & {*_STORED, "int16"}:
+        return "mixed"
+    return "dynamic-range" if weights & _STORED else "float16" if "float16" in weights else "float"
 
 
 def _parameters(model: Any, graph: Any) -> int:

@@ -3,13 +3,18 @@
 Keras 3 cannot load many a Keras 2 file and the other way round, so each file goes to the Keras that wrote it.
 """
 
+import contextlib
+import tempfile
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from edgekit.errors import UserError
 from edgekit.models import keras_archive, keras_h5
 from edgekit.models.keras_h5 import KerasFile
+
+SUFFIXES = {"keras": ".keras", "keras-h5": ".h5"}
 
 
 def refuse_code(what: Path, code: tuple[str, ...]) -> None:
@@ -36,7 +41,8 @@ def load(path: Path, form: str, *, trust_code: bool) -> Any:
         refuse_code(path, keras_archive.code_in(file.config))
     keras = library(file)
     try:
-        model = keras.saving.load_model(path, compile=False, safe_mode=not trust_code)
+        with _suffixed(path, form) as known:
+            model = keras.saving.load_model(known, compile=False, safe_mode=not trust_code)
     except Exception as error:  # Keras raises whatever the layers raise
         reason = " ".join(str(error).split())[:300]
         raise UserError(
@@ -45,6 +51,15 @@ def load(path: Path, form: str, *, trust_code: bool) -> Any:
     if not getattr(model, "inputs", None):
         raise UserError(f"{path}: the model has no inputs: it was saved before it was built")
     return model
+
+
+@contextlib.contextmanager
+def _suffixed(path: Path, form: str) -> Iterator[Path]:
+    """The file under a name that ends as its form does: Keras goes by that, not by the content."""
+    with tempfile.TemporaryDirectory(prefix="edgekit-") as folder:
+        link = Path(folder) / f"model{SUFFIXES[form]}"
+        link.symlink_to(path.absolute())
+        yield path if path.suffix == link.suffix else link
 
 
 def library(file: KerasFile) -> Any:

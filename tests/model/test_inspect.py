@@ -13,7 +13,7 @@ import pytest
 from edgekit_runtime.manifest import TensorSpec
 
 from edgekit.errors import UserError
-from edgekit.models import keras_archive
+from edgekit.models import flatbuffer, keras_archive, keras_model
 from edgekit.models.inspection import inspect
 from edgekit.models.source import open_model, recognise, require_convertible
 from tests.model.conftest import Converted
@@ -89,6 +89,15 @@ class TestInspect:
         # Embedding 10x4, Dense 8x4+4, and two Dense layers of 16 inputs
         assert found.parameters == 40 + 36 + 16 * 2 + 2 + 16 * 3 + 3
 
+    def test_a_keras_model_under_any_name(self, models: Path, tmp_path: Path) -> None:
+        """Keras itself goes by the suffix."""
+        keras_model.load(models / "colours.keras", "keras", trust_code=False).save(tmp_path / "colours.h5")
+        wanted = inspect(models / "colours.keras")
+        for source, name in ((models / "colours.keras", "m.h5"), (tmp_path / "colours.h5", "m.tflite")):
+            shutil.copy(source, tmp_path / name)
+            found = inspect(tmp_path / name)
+            assert (found.inputs, found.outputs) == (wanted.inputs, wanted.outputs)
+
     def test_a_savedmodel_says_the_same_of_the_same_model(self, models: Path) -> None:
         archive, folder = inspect(models / "colours.keras"), inspect(models / "colours_savedmodel")
         assert [spec.shape for spec in folder.inputs] == [spec.shape for spec in archive.inputs] == [(-1, 16, 16, 3)]
@@ -102,6 +111,25 @@ class TestInspect:
         assert (found.form, found.quantization, found.size) == ("tflite", "int8", colours.path.stat().st_size)
         assert (found.inputs, found.outputs) == (colours.record.inputs, colours.record.outputs)
         assert found.operators["CONV_2D"] == 1
+
+    @pytest.mark.parametrize(
+        ("file", "quantization"),
+        [
+            ("malformed_or_hostile_tflite_dev/**/simple_floor_mod.tflite", "none"),
+            ("malformed_or_hostile_tflite_dev/**/0_subgraphs.bin", "none"),
+            ("malformed_or_hostile_tflite_dev/**/svdf_quantized.bin", "int8"),
+            ("mediapipe_selfie_tflite/selfie_segmentation.tflite", "float16"),
+            ("ai_edge_quantizer_tflite/**/mnist_quantized.tflite", "dynamic-range"),
+            ("ai_edge_quantizer_tflite/**/partly_quantized_mnist.tflite", "mixed"),
+            ("ai_edge_quantizer_tflite/**/conv_fc_mnist.tflite", "float"),
+        ],
+    )
+    @pytest.mark.shared
+    def test_a_tflite_models_real_numbers_say_how_it_is_quantised(
+        self, shared: Path, file: str, quantization: str
+    ) -> None:
+        (found,) = (shared / "reference").glob(file)
+        assert flatbuffer.read(found).quantization == quantization
 
     def test_the_only_signature_is_the_one_whatever_its_name(self, saved: Callable[..., Path]) -> None:
         found = inspect(saved(lambda x: x * 2, signature="double"))
