@@ -9,9 +9,10 @@ import typer
 from edgekit_runtime import schema
 
 from edgekit.cli import complete, options, show
+from edgekit.conversion import rehearse
+from edgekit.conversion.rehearsal import NOT_RUN, PASSED, Rehearsal
 from edgekit.errors import CheckFailed, UserError
 from edgekit.models import delegation, inspection
-from edgekit.models.delegation import Delegation
 from edgekit.models.source import NO_GRAPH
 from edgekit.profiles import profile
 from edgekit.runtimes import gate, resolve
@@ -35,7 +36,7 @@ def inspect(
 ) -> None:
     """Say what a model is, without converting or running it."""
     found = inspection.inspect(model)
-    verdict = shares = None
+    verdict = shares = tried = None
     refusal = ""
     if profile_name is not None:
         if found.form != "tflite":
@@ -44,6 +45,7 @@ def inspect(
             )
         facts = profile.find(profile_name, profiles or ())
         verdict = gate.judge(model, facts, resolve.choose(facts)[0])
+        tried = rehearse.load(model, facts)
         try:
             shares = delegation.ask(model)
         except CheckFailed as error:  # of this computer's interpreter; the verdict is about the board's
@@ -52,26 +54,33 @@ def inspect(
         judged: dict[str, Any] = {}
         if verdict is not None:
             judged["verdict"] = {**schema.plain(verdict), "too_large": verdict.too_large}
+            judged["rehearsal"] = schema.plain(tried)
             judged["delegation"] = schema.plain(shares)
         show.data({**schema.plain(found), **judged})
     else:
         _show_inspection(model, found)
-        if verdict is not None:
-            _show_verdict(model, verdict, shares, refusal)
-    if verdict is not None and (verdict.problems or verdict.too_large):
+        if verdict is not None and tried is not None:
+            _show_verdict(model, verdict, tried, f"takes {shares}" if shares else f"is not judged: {refusal}")
+    if verdict is None or tried is None:
+        return
+    if verdict.problems or verdict.too_large or tried.verdict not in (PASSED, NOT_RUN):
         raise typer.Exit(CheckFailed.exit_code)
 
 
-def _show_verdict(model: Path, verdict: Verdict, shares: Delegation | None, refusal: str) -> None:
+def _show_verdict(model: Path, verdict: Verdict, tried: Rehearsal, delegated: str) -> None:
     rows = [(one.operator, one.version, _range(one.known), one.proposal) for one in verdict.problems]
     if rows:
         show.table(f"{verdict.interpreter} does not run it", ["operator", "version", "it has", "proposal"], rows)
     else:
         show.say(f"{verdict.interpreter} has every operator of {model}")
+    if tried.verdict == NOT_RUN:
+        show.say(f"it was not tried: {tried.runtime} cannot be had here: {tried.reason}", label="note:", style="yellow")
+    elif tried.verdict != PASSED and not rows:
+        show.say(f"on this computer: {tried.verdict}: {tried.reason}", label="does not run:", style="bold red")
     if verdict.too_large:
         show.say(verdict.too_large, label="too large:", style="bold red")
     show.say(show.memory(verdict.arena_bytes, verdict.weights_bytes))
-    show.say(f"XNNPACK here takes {shares}" if shares else f"XNNPACK is not judged: {refusal}")
+    show.say(f"XNNPACK here {delegated}")
 
 
 def _range(known: tuple[int, int] | None) -> str:

@@ -6,12 +6,15 @@ the one of this installation comes from the cache, as for a board, and runs in n
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +31,7 @@ from edgekit.worker import Progress
 
 BATCH = 4  # that is proven; what a board uses is in its plan
 LIMIT_S = 600.0
+LOAD_LIMIT_S = 120.0
 # The runtime's error -> the verdict, and what helps where the error has no hint of its own.
 _VERDICTS = {
     "UnsupportedOperator": ("not-prepared", "convert with a repair (--max-drop), or choose a newer interpreter"),
@@ -55,18 +59,12 @@ def rehearse(
     it, nor does an interpreter that this computer has no wheel of, or cannot fetch; nor one that differs from float,
     unless `strict`: the board's processor has other kernels, and its own check judges.
     """
-    runtime = f"{profile.runtime} {profile.runtime_version}"
-    with tempfile.TemporaryDirectory(prefix="edgekit-") as name:
-        if not here.is_own(profile):
-            try:
-                resolve.choose(here.stand_in(profile)[0])
-            except UserError as error:
-                return (Rehearsal(runtime, True, NOT_RUN, error.message, _NO_WHEEL),)
-        release = _release(Path(name) / "release", conversion, profile, runtime, model)
-        try:
-            python, path = _environment(profile, Path(name) / "tree", progress)
-        except (UserError, CheckFailed) as error:
-            return (Rehearsal(runtime, True, NOT_RUN, error.message, _UNFETCHED),)
+    with _interpreter(profile, progress) as found_here:
+        if isinstance(found_here, Rehearsal):
+            return (found_here,)
+        python, path, folder = found_here
+        runtime = _runtime(profile)
+        release = _release(folder / "release", conversion, profile, runtime, model)
         with ThreadPoolExecutor(2) as pool:
             found = tuple(pool.map(lambda xnnpack: _check(python, path, release, runtime, xnnpack), (True, False)))
     usual = found[0]
@@ -78,6 +76,44 @@ def rehearse(
             runtime=runtime,
         )
     return found
+
+
+def load(model: Path, profile: DeviceProfile) -> Rehearsal:
+    """Whether the profile's interpreter runs any `.tflite` once, on noise, here; the answer may be no number."""
+    with _interpreter(profile, None) as found:
+        if isinstance(found, Rehearsal):
+            return found
+        python, path, folder = found
+        once = ("--num-runs", "1", "--min-secs", "0", "--warmup-runs", "1", "--warmup-min-secs", "0")
+        argv = [*python, "-m", "edgekit_runtime", "bench", "--json", "--model", str(model.absolute()), *once]
+        answer = _asked(argv, path, folder, Rehearsal(_runtime(profile), True, PASSED), LOAD_LIMIT_S)
+        if isinstance(answer, Rehearsal) and answer.verdict != "not-finite":
+            return answer
+        return Rehearsal(_runtime(profile), True, PASSED)
+
+
+def _runtime(profile: DeviceProfile) -> str:
+    return f"{profile.runtime} {profile.runtime_version}"
+
+
+@contextlib.contextmanager
+def _interpreter(
+    profile: DeviceProfile, progress: Progress | None
+) -> Iterator[tuple[list[str], Path | None, Path] | Rehearsal]:
+    """What `_environment` gives, and a folder to work in; or why there is no such interpreter here."""
+    with tempfile.TemporaryDirectory(prefix="edgekit-") as name:
+        if not here.is_own(profile):
+            try:
+                resolve.choose(here.stand_in(profile)[0])
+            except UserError as error:
+                yield Rehearsal(_runtime(profile), True, NOT_RUN, error.message, _NO_WHEEL)
+                return
+        try:
+            python, path = _environment(profile, Path(name) / "tree", progress)
+        except (UserError, CheckFailed) as error:
+            yield Rehearsal(_runtime(profile), True, NOT_RUN, error.message, _UNFETCHED)
+            return
+        yield python, path, Path(name)
 
 
 def _release(folder: Path, conversion: Conversion, profile: DeviceProfile, runtime: str, model: Path) -> Path:
@@ -111,22 +147,34 @@ def _environment(profile: DeviceProfile, tree: Path, progress: Progress | None) 
 def _check(python: list[str], path: Path | None, release: Path, runtime: str, xnnpack: bool) -> Rehearsal:
     argv = [*python, "-m", "edgekit_runtime", "check", "--json", "--release", str(release)]
     argv += ["--batch-size", str(BATCH)] if xnnpack else ["--no-xnnpack"]
+    answer = _asked(argv, path, release, Rehearsal(runtime, xnnpack, PASSED), LIMIT_S)
+    if isinstance(answer, Rehearsal):
+        return answer
+    batch, refused = answer["batch_size"], answer["batch_refused"]
+    return Rehearsal(runtime, xnnpack, PASSED, batch=batch if xnnpack else None, batch_refused=refused)
+
+
+def _asked(
+    argv: list[str], path: Path | None, folder: Path, tried: Rehearsal, limit_s: float
+) -> dict[str, Any] | Rehearsal:
+    """What `edgekit_runtime` answers in a process of its own; for an error, or none, `tried` with its verdict."""
     own = {} if path is None else {"PYTHONPATH": str(path)}
     environment = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1", **own}
     try:
         done = subprocess.run(
-            argv, capture_output=True, text=True, errors="replace", timeout=LIMIT_S, check=False, env=environment,
-            cwd=release, stdin=subprocess.DEVNULL,
+            argv, capture_output=True, text=True, errors="replace", timeout=limit_s, check=False, env=environment,
+            cwd=folder, stdin=subprocess.DEVNULL,
         )  # fmt: skip
     except subprocess.TimeoutExpired:
-        return Rehearsal(runtime, xnnpack, "timed-out", f"took longer than {LIMIT_S:g} s", "is the model too large?")
+        reason = f"took longer than {limit_s:g} s"
+        return replace(tried, verdict="timed-out", reason=reason, proposal="is the model too large?")
     try:
         answer: dict[str, Any] = json.loads(done.stdout)
     except ValueError:
         last = done.stderr.strip().splitlines()[-1:] or ["it said nothing"]
-        return Rehearsal(runtime, xnnpack, "crashed", f"ended with exit code {done.returncode}: {last[0]}", _CRASHED)
+        reason = f"ended with exit code {done.returncode}: {last[0]}"
+        return replace(tried, verdict="crashed", reason=reason, proposal=_CRASHED)
     if done.returncode == 0:
-        batch, refused = answer["batch_size"], answer["batch_refused"]
-        return Rehearsal(runtime, xnnpack, PASSED, batch=batch if xnnpack else None, batch_refused=refused)
+        return answer
     verdict, proposal = _VERDICTS.get(answer["type"], ("not-prepared", _CRASHED))
-    return Rehearsal(runtime, xnnpack, verdict, answer["message"], proposal)
+    return replace(tried, verdict=verdict, reason=answer["message"], proposal=proposal)

@@ -56,6 +56,39 @@ class TestInspect:
         assert edgekit("inspect", made.int8, "--json").data["quantization"] == "int8"
         assert edgekit("inspect", made.float, "--json").data["quantization"] == "float"
 
+    @pytest.mark.shared
+    @pytest.mark.parametrize(
+        ("file", "verdict"),
+        [
+            ("svdf_quantized.bin", "not-prepared"),
+            ("lstm_quantized2.bin", "not-prepared"),
+            ("single_conv_no_bias.bin", "not-prepared"),
+            ("0_subgraphs.bin", "not-prepared"),
+            ("simple_floor_mod.tflite", "not-invoked"),
+            ("segment_sum_invalid_buffer.bin", "not-invoked"),
+            ("dynamic_shapes.bin", "not-invoked"),
+            ("keyword_scrambled_8bit.tflite", "crashed"),
+        ],
+    )
+    def test_a_tflite_that_does_not_run_is_not_for_a_board(
+        self, file: str, verdict: str, edgekit: Program, shared: Path
+    ) -> None:
+        (model,) = (shared / "reference/malformed_or_hostile_tflite_dev").rglob(file)
+        tried = edgekit("inspect", model, "-p", "generic-aarch64", "--json", code=1).data["rehearsal"]
+        assert (tried["runtime"], tried["verdict"]) == ("ai-edge-litert 2.3.0", verdict)
+        assert tried["reason"]
+
+    def test_a_tflite_that_runs_is(self, edgekit: Program, made: Made) -> None:
+        found = edgekit("inspect", made.int8, "-p", "generic-aarch64", "--json").data
+        assert found["rehearsal"]["verdict"] == "passed"
+
+    def test_where_the_interpreter_cannot_be_had_it_is_said(self, edgekit: Program, made: Made) -> None:
+        nowhere = edgekit.with_(
+            EDGEKIT_CACHE=str(edgekit.cwd / "empty"), PIP_INDEX_URL="http://127.0.0.1:9", PIP_RETRIES="0"
+        )
+        ended = nowhere("inspect", made.int8, "-p", "generic-armv7")
+        assert "note: it was not tried: tflite-runtime 2.14.0 cannot be had here: " in ended.err
+
     @pytest.mark.parametrize("content", [b"", b"a letter to nobody\n", b"PK\x03\x04 and no more", b"\0" * 4096])
     def test_no_model(self, content: bytes, edgekit: Program) -> None:
         (edgekit.cwd / "thing").write_bytes(content)
