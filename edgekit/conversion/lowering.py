@@ -50,11 +50,20 @@ class Lowered:
         return set(flatbuffer.parse(self.content).operators)
 
 
-def open_source(path: Path, form: str, folder: Path, *, trust_code: bool, whole: bool = False) -> Opened:
-    """Read the source; `folder` is for files in between, `whole` leaves detectors as they are.
+def open_source(
+    path: Path, form: str, folder: Path, *, trust_code: bool, whole: bool = False, signature: str | None = None
+) -> Opened:
+    """Read the source; `folder` is for files in between, `whole` leaves detectors as they are, `signature` is that of
+    a SavedModel.
 
     Raises UserError, CheckFailed.
     """
+    if signature is not None and form != "saved-model":
+        raise UserError(
+            f"{path}: the signature '{signature}' is declared, which only a SavedModel has",
+            hint="leave signature out of model.toml",
+            key="signature",
+        )
     if form == "tflite":
         return _tflite(path)
     if form in KERAS:
@@ -62,7 +71,7 @@ def open_source(path: Path, form: str, folder: Path, *, trust_code: bool, whole:
         keras_model.export(model, folder / "keras")
         return _saved_model(path, folder / "keras", folder, savedmodel.read(folder / "keras"))
     if form == "saved-model":
-        found = savedmodel.read(path)
+        found = savedmodel.read(path, signature)
         _refuse_code(path, found.code, trust_code=trust_code)
         if found.version == 2 and (whole or not found.suppresses):
             return _saved_model(path, path, folder, found)

@@ -1,6 +1,6 @@
 """Declaration: what only the model's owner knows, declared once, in `model.toml` or on the command line.
 
-The name, the task, the labels, and how a picture becomes the model's input. The keys are explained in
+The name, the signature, the task, the labels, and how a picture becomes the model's input. The keys are explained in
 docs/manifest.md.
 """
 
@@ -31,6 +31,7 @@ class Declaration:
     """
 
     name: str | None = None
+    signature: str | None = None
     task: str | None = None
     labels: tuple[str, ...] | None = None
     width: int | None = None

@@ -31,7 +31,8 @@ class Signature:
 class Graph:
     """What `saved_model.pb` says about the graph with the tag "serve", or about its only graph.
 
-    `serving` is the signature that is converted and `name` its name: the only one, else "serving_default".
+    `serving` is the signature that is converted and `name` its name: the one that was asked for, the only one, else
+    "serving_default".
     `constants` counts the numbers held in the graph itself; `code` names the operators that are code or touch files;
     `version` is 1 for TensorFlow 1's kind, which holds no objects; `suppresses` says that it selects boxes.
     """
@@ -48,8 +49,8 @@ class Graph:
     suppresses: bool
 
 
-def read(path: Path) -> Graph:
-    """Parse `path/saved_model.pb`. Raises UserError."""
+def read(path: Path, signature: str | None = None) -> Graph:
+    """Parse `path/saved_model.pb`; `signature` is the one that its owner wants. Raises UserError."""
     proto = _parsed(path)
     tags = [sorted(one.meta_info_def.tags) for one in proto.meta_graphs]
     graphs = [one for one in proto.meta_graphs if SERVE_TAG in one.meta_info_def.tags]
@@ -59,7 +60,7 @@ def read(path: Path) -> Graph:
         raise UserError(f"{path}: holds no graph with the tag '{SERVE_TAG}', only {tags}", tags=tags)
     chosen = graphs[0]
     public = {name: value for name, value in chosen.signature_def.items() if not name.startswith("__")}
-    name = next(iter(public)) if len(public) == 1 else SIGNATURE
+    name = signature or (next(iter(public)) if len(public) == 1 else SIGNATURE)
     return Graph(
         version=2 if chosen.object_graph_def.nodes else 1,
         tags=tuple(sorted(chosen.meta_info_def.tags)),
@@ -90,9 +91,11 @@ def serving_signature(path: Path, found: Graph) -> Signature:
     """The signature that is converted: see Graph. Raises UserError that lists what there is instead."""
     if found.serving is None:
         raise UserError(
-            f"{path}: has no serving signature '{SIGNATURE}'; "
+            f"{path}: has no {'serving ' if found.name == SIGNATURE else ''}signature '{found.name}'; "
             + (f"its signatures are {', '.join(found.signatures)}" if found.signatures else "it has none at all"),
-            hint="export it with signatures={'serving_default': ...}",
+            hint=f'say which in model.toml (--declare): signature = "{found.signatures[0]}"'
+            if found.signatures
+            else "export it with signatures={'serving_default': ...}",
             signatures=list(found.signatures),
         )
     inputs = tuple(_spec(path, name, info) for name, info in sorted(found.serving.inputs.items()))

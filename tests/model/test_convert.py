@@ -196,6 +196,32 @@ class TestResult:
         assert record.golden is not None
         assert record.golden.count == 8
 
+    def test_a_signature_that_is_declared_is_the_one(
+        self, attempt: Callable[..., Conversion], vectors: Path, tmp_path: Path
+    ) -> None:
+        import tensorflow as tf
+
+        def times(name: str, by: float) -> Any:
+            return tf.function(lambda x: {name: x * by}).get_concrete_function(tf.TensorSpec([None, 4], name="x"))
+
+        functions = {name: times(name, by) for name, by in (("double", 2.0), ("serving_default", 3.0))}
+        tf.saved_model.save(tf.Module(), str(tmp_path / "m"), signatures=functions)
+        with pytest.raises(
+            UserError, match="has no signature 'treble'; its signatures are double, serving_d"
+        ) as caught:
+            attempt(tmp_path / "m", vectors, declare(signature="treble"))
+        assert caught.value.hint == 'say which in model.toml (--declare): signature = "double"'
+        assert [spec.name for spec in attempt(tmp_path / "m", vectors).outputs] == ["serving_default"]
+        assert [spec.name for spec in attempt(tmp_path / "m", vectors, declare(signature="double")).outputs] == [
+            "double"
+        ]
+
+    def test_a_signature_is_of_a_savedmodel(
+        self, attempt: Callable[..., Conversion], models: Path, pictures: Path
+    ) -> None:
+        with pytest.raises(UserError, match="which only a SavedModel has"):
+            attempt(models / "colours.keras", pictures, declare(range="-1..1", signature="serve"))
+
 
 class TestGolden:
     def test_real_inputs_and_what_the_float_model_makes_of_them(self, colours: Converted) -> None:
