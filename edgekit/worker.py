@@ -5,6 +5,7 @@ answers with JSON lines: progress, then one result or one error. Everything else
 """
 
 import contextlib
+import errno
 import importlib
 import json
 import os
@@ -44,6 +45,9 @@ ENVIRONMENT = {
     "PYTHONUNBUFFERED": "1",
 }
 _ROOTS = {root.kind: root for root in (UserError, CheckFailed, DeviceError)}
+
+
+FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 class WorkerError(RuntimeError):
@@ -102,6 +106,15 @@ def run(
         if late.is_set():
             raise CheckFailed(f"{what} took longer than {time_limit_s:g} s and was stopped", log=_path(log))
         raise _crash(what, code, output, log)
+
+
+def no_room(words: str | None = None) -> UserError:
+    """The error of a full disk."""
+    return UserError(
+        "no room left on the device while the model was written; nothing of it is kept",
+        hint="make room where the output goes and for temporary files (TMPDIR): several times the model's size",
+        words=words,
+    )
 
 
 def _converse(child: "subprocess.Popen[str]", request: dict[str, Any], progress: Progress | None) -> dict[str, Any]:
@@ -188,12 +201,17 @@ def main() -> int:
     except EdgekitError as error:
         answer(error=error.to_dict())
     except OSError as error:  # no space, no permission: the caller's machine, not our code
-        answer(error=UserError(f"{error.filename or job}: {error.strerror or error}").to_dict())
+        full = error.errno in FULL
+        answer(
+            error=no_room().to_dict()
+            if full
+            else UserError(f"{error.filename or job}: {error.strerror or error}").to_dict()
+        )
     except MemoryError:
         answer(error=CheckFailed("memory ran out").to_dict())
     except Exception as error:
         if type(error).__name__ == "ResourceExhaustedError":  # TensorFlow's word for a full disk or memory
-            answer(error=UserError(f"{job}: no room left: {str(error).splitlines()[0]}").to_dict())
+            answer(error=no_room(str(error).splitlines()[0]).to_dict())
         else:
             answer(bug=traceback.format_exc())
     return 0

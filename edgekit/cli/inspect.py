@@ -13,7 +13,6 @@ from edgekit.conversion import rehearse
 from edgekit.conversion.rehearsal import NOT_RUN, PASSED, Rehearsal
 from edgekit.errors import CheckFailed, UserError
 from edgekit.models import delegation, inspection
-from edgekit.models.source import NO_GRAPH
 from edgekit.profiles import profile
 from edgekit.runtimes import gate, resolve
 from edgekit.runtimes.gate import Verdict
@@ -104,5 +103,5 @@ def _show_inspection(model: Path, found: inspection.Inspection) -> None:
     show.table(found.name, ["", ""], [row for row in rows if row[1] is not None])
     for note in found.notes:
         show.say(note, label="note:", style="yellow")
-    if found.form != NO_GRAPH and found.quantization in (None, "float"):
+    if found.convertible:
         show.next_step("edgekit", "convert", model, "-p", "PROFILE", "-c", "DATA", "-o", f"{found.name}.tflite")

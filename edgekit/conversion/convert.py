@@ -142,12 +142,14 @@ def convert_many(
             for number, (profile, interpreter, path) in enumerate(zip(profiles, interpreters, outputs, strict=True))
         ]
         store = None if cache is None else Cache(cache)
-        made = _made(order, boards, folder, store, log=log or default_log(), progress=progress)
         try:
+            made = _made(order, boards, folder, store, log=log or default_log(), progress=progress)
             for board in boards:
                 _publish(board)
         except OSError as error:
-            raise UserError(f"{output}: cannot be written: {error.strerror}", output=str(output)) from error
+            if error.errno in worker.FULL:
+                raise worker.no_room() from error
+            raise UserError(f"{error.filename or output}: {error.strerror or error}", output=str(output)) from error
     return made
 
 

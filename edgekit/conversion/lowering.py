@@ -14,8 +14,10 @@ from edgekit.errors import CheckFailed, UserError
 from edgekit.models import checkpoint, detector, flatbuffer, graph, keras_model, savedmodel, savedmodel_v1, unroll
 from edgekit.models.detector import Detector
 from edgekit.models.graph import FrozenGraph
+from edgekit.models.operators import codes
 from edgekit.models.savedmodel import Signature
 from edgekit.models.source import KERAS
+from edgekit.runtimes import gate
 
 _SIZES_AT_RUN_TIME = {"SHAPE", "RANGE", "FILL"}
 # None of these can be calibrated, and a fused LSTM begins each sequence with what the last one has left.
@@ -109,6 +111,12 @@ def _frozen(path: Path, frozen: FrozenGraph, folder: Path, *, whole: bool) -> Op
 
 def _tflite(path: Path) -> Opened:
     found = flatbuffer.read(path)
+    if foreign := gate.foreign(codes(path.read_bytes())):
+        raise UserError(
+            f"{path}: no interpreter has its custom operators: {', '.join(foreign)}",
+            hint="cut them off before the model is made a .tflite, and do their work outside of it",
+            operators=list(foreign),
+        )
     if found.quantization == "none":
         raise UserError(f"{path}: computes with whole numbers only: there is nothing to quantise", quantization="none")
     if found.quantization != "float":

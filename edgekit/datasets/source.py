@@ -80,6 +80,12 @@ def by_name(where: Path | str, held: dict[str, Array], inputs: Sequence[TensorSp
     """
     if len(inputs) == 1 and len(held) == 1:
         return tuple(held.values())
+    if not all(spec.name for spec in inputs):
+        raise UserError(
+            f"{where}: the model has {len(inputs)} inputs without names, so that nothing says which array is whose",
+            hint="give the SavedModel or Keras model that it was made from",
+            where=str(where),
+        )
     if len(held) != len(inputs) or any(spec.name not in held for spec in inputs):
         raise UserError(
             f"{where}: expected the arrays {', '.join(spec.name for spec in inputs)}, got {', '.join(held)}",

@@ -12,7 +12,7 @@ from typing import Any
 from edgekit.errors import UserError
 from edgekit.models import graph
 from edgekit.models.graph import FrozenGraph, is_variable, node_name
-from edgekit.models.source import checkpoint_prefix
+from edgekit.models.source import COPY_AGAIN, checkpoint_prefix
 
 # "OP NAME" of what changes variables, writes summaries or is a gradient.
 _NOT_MODEL = re.compile(
@@ -54,7 +54,7 @@ def read(path: Path) -> TrainingGraph:
     except Exception as error:  # protobuf's DecodeError: importing it needs another dependency's name
         raise UserError(
             f"{file}: not a TensorFlow 1 graph: it is cut or damaged ({error})",
-            hint="copy it again, and compare its size with the original's",
+            hint=COPY_AGAIN,
         ) from error
     for node in meta.graph_def.node:
         node.attr.pop("_output_shapes", None)  # a hint that later versions take for a contradiction
@@ -115,6 +115,8 @@ def freeze(path: Path, found: TrainingGraph) -> FrozenGraph:
             constant = v1.graph_util.convert_variables_to_constants(
                 session, imported.as_graph_def(), list(found.outputs)
             )
+    except (tf.errors.DataLossError, tf.errors.OutOfRangeError) as error:
+        raise UserError(f"{path}: the values in its .data file are cut or damaged", hint=COPY_AGAIN) from error
     except (tf.errors.OpError, ValueError, KeyError, TypeError) as error:
         reason = str(getattr(error, "message", error)).strip().splitlines()
         raise UserError(

@@ -12,6 +12,7 @@ from typing import Any
 from edgekit_runtime.manifest import DTYPES, TensorSpec
 
 from edgekit.errors import CheckFailed, UserError
+from edgekit.models.source import COPY_AGAIN
 
 MAX_BYTES = 2 * 1024**3  # a protocol buffer cannot be larger
 PLACEHOLDERS = ("Placeholder", "PlaceholderV2", "PlaceholderWithDefault")
@@ -87,7 +88,7 @@ def read(path: Path) -> FrozenGraph:
     except Exception as error:  # protobuf's DecodeError: importing it needs another dependency's name
         raise UserError(
             f"{path}: not a frozen graph: it is cut or damaged ({error})",
-            hint="copy it again, and compare its size with the original's",
+            hint=COPY_AGAIN,
         ) from error
     variables = sorted(node.name for node in graph.node if is_variable(node))
     if variables:

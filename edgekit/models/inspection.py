@@ -11,7 +11,9 @@ from edgekit_runtime.manifest import DTYPES, TensorSpec
 from edgekit import worker
 from edgekit.errors import CheckFailed, UserError
 from edgekit.models import checkpoint, flatbuffer, graph, keras_archive, keras_model, savedmodel
-from edgekit.models.source import FORMS, KERAS, NO_GRAPH, checkpoint_prefix, open_model
+from edgekit.models.operators import codes
+from edgekit.models.source import EXPORT, FORMS, KERAS, NO_GRAPH, checkpoint_prefix, open_model
+from edgekit.runtimes import gate
 
 TIME_LIMIT_S = 300.0
 
@@ -20,7 +22,8 @@ TIME_LIMIT_S = 300.0
 class Inspection:
     """A model as found. `code` says what in it would run code when it is loaded; `size` is in bytes.
 
-    For a form that edgekit knows but does not look into, tensors and operators are empty.
+    For a form that edgekit knows but does not look into, tensors and operators are empty. `convertible` is false where
+    `convert` would refuse it as it is.
     """
 
     name: str
@@ -37,12 +40,13 @@ class Inspection:
     code: tuple[str, ...] = ()
     made_with: str | None = None
     notes: tuple[str, ...] = ()
+    convertible: bool = True
 
 
 def inspect(path: Path, *, log: Path | None = None) -> Inspection:
     """Say what `path` is. Nothing of the model is run. Raises UserError for what is no model."""
     model = open_model(path)
-    found: dict[str, Any] = {}
+    found: dict[str, Any] = {"notes": (EXPORT,)}
     if model.form != NO_GRAPH:
         request = {"path": str(model.path), "form": model.form}
         found = worker.run(
@@ -55,6 +59,7 @@ def inspect(path: Path, *, log: Path | None = None) -> Inspection:
         "sha256": model.sha256,
         "size": model.size,
     }
+    found["convertible"] = bool(found.get("inputs")) and found.get("convertible", True)
     found["notes"] = [*model.notes, *found.get("notes", ())]
     return schema.read(Inspection, {**facts, **found}, "inspection")
 
@@ -164,6 +169,8 @@ def _tflite(path: Path) -> dict[str, Any]:
     found = asdict(flatbuffer.read(path))
     in_float = found.pop("float_operators")
     del found["size"], found["stored_outputs"]
-    if found["quantization"] == "mixed":
-        found["notes"] = (f"operators in float: {', '.join(in_float)}",)
+    foreign = gate.foreign(codes(path.read_bytes()))
+    found["convertible"] = found["quantization"] == "float" and not foreign
+    notes = [f"operators in float: {', '.join(in_float)}"] if found["quantization"] == "mixed" else []
+    found["notes"] = notes + [f"no interpreter has its custom operators: {', '.join(foreign)}"] * bool(foreign)
     return found

@@ -12,7 +12,7 @@ from edgekit_runtime.manifest import DTYPES, TensorSpec
 from edgekit.errors import UserError
 from edgekit.models import detector, graph
 from edgekit.models.graph import FrozenGraph
-from edgekit.models.source import SAVED_MODEL, SAVED_MODEL_TEXT
+from edgekit.models.source import COPY_AGAIN, SAVED_MODEL, SAVED_MODEL_TEXT
 
 SERVE_TAG = "serve"
 SIGNATURE = "serving_default"
@@ -59,6 +59,7 @@ def read(path: Path, signature: str | None = None) -> Graph:
     if not graphs:
         raise UserError(f"{path}: holds no graph with the tag '{SERVE_TAG}', only {tags}", tags=tags)
     chosen = graphs[0]
+    _require_variables(path, chosen.graph_def)
     public = {name: value for name, value in chosen.signature_def.items() if not name.startswith("__")}
     name = signature or (next(iter(public)) if len(public) == 1 else SIGNATURE)
     return Graph(
@@ -81,10 +82,22 @@ def _parsed(path: Path) -> Any:
     file = path / (SAVED_MODEL if (path / SAVED_MODEL).is_file() else SAVED_MODEL_TEXT)
     if file.stat().st_size > graph.MAX_BYTES:
         raise UserError(f"{file}: larger than {graph.MAX_BYTES} bytes")
+    if not file.stat().st_size:
+        raise UserError(f"{file}: the file is empty", hint=COPY_AGAIN)
     try:
         return tf.__internal__.saved_model.parse_saved_model(str(path))
     except OSError as error:
-        raise UserError(f"{file}: not a SavedModel: it is cut or damaged ({error})") from error
+        raise UserError(f"{file}: not a SavedModel: it is cut or damaged ({error})", hint=COPY_AGAIN) from error
+
+
+def _require_variables(path: Path, whole: Any) -> None:
+    folder = path / "variables"
+    needed = any(graph.is_variable(node) for node in graph.all_nodes(whole))
+    if needed and not ((folder / "variables.index").is_file() and any(folder.glob("variables.data-*"))):
+        raise UserError(
+            f"{path}: the values of its variables are missing: {folder} has no variables.index, or no data files",
+            hint="copy the whole folder of the SavedModel, not only its .pb file",
+        )
 
 
 def serving_signature(path: Path, found: Graph) -> Signature:

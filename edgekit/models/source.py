@@ -23,6 +23,11 @@ FORMS = {
 }
 KERAS = ("keras", "keras-h5")
 NO_GRAPH = "tf2-checkpoint"
+EXPORT = (
+    "restore it into its model and export that: model.export('saved_model'), "
+    "or tf.saved_model.save(model, 'saved_model')"
+)
+COPY_AGAIN = "copy it again, and compare its size with the original's"
 _KNOWN = "a SavedModel or Serving folder, a .keras, .h5, frozen .pb or .tflite file, or a TensorFlow 1 checkpoint"
 # What exporters call every model: the folder's name says more.
 _NO_NAMES = ("saved_model", "savedmodel", "export", "model", "frozen_inference_graph", ".meta", ".index")
@@ -64,12 +69,7 @@ def open_model(path: Path) -> SourceModel:
 def require_convertible(model: SourceModel) -> None:
     """Raises UserError for a form that holds no graph, with the command that exports one."""
     if model.form == NO_GRAPH:
-        raise UserError(
-            f"{model.path}: this is a {FORMS[model.form]}",
-            hint="restore it into its model and export that: model.export('saved_model'), "
-            "or tf.saved_model.save(model, 'saved_model')",
-            form=model.form,
-        )
+        raise UserError(f"{model.path}: this is a {FORMS[model.form]}", hint=EXPORT, form=model.form)
 
 
 def recognise(path: Path) -> str:
@@ -81,10 +81,16 @@ def recognise(path: Path) -> str:
     except OSError as error:
         raise UserError(f"{path}: cannot read it: {error.strerror or error}") from error
     if form is None:
-        below = sorted(path.glob(f"*/{SAVED_MODEL}")) if path.is_dir() else []
-        hint = f"there is a SavedModel in {below[0].parent}" if below else f"give {_KNOWN}"
-        raise UserError(f"{path}: not a model that edgekit knows", hint=hint)
+        raise UserError(f"{path}: not a model that edgekit knows", hint=_below(path) or f"give {_KNOWN}")
     return form
+
+
+def _below(path: Path) -> str | None:
+    """What is one folder further down."""
+    for kind, pattern in (("SavedModel", SAVED_MODEL), ("TensorFlow 1 checkpoint", "*.meta")):
+        if path.is_dir() and (found := sorted(path.glob(f"*/{pattern}"))):
+            return f"there is a {kind} in {found[0].parent}"
+    return None
 
 
 def checkpoint_prefix(path: Path) -> str:

@@ -116,6 +116,12 @@ def problems(found: tuple[OperatorCode, ...], interpreter: Wheel) -> tuple[Probl
     return tuple(dict.fromkeys(wrong))
 
 
+def foreign(found: tuple[OperatorCode, ...]) -> tuple[str, ...]:
+    """The custom operators that no interpreter has which edgekit can send."""
+    known = {name for table in (*_tables().values(), *_DELEGATED.values()) for name in table}
+    return tuple(sorted({code.name for code in found if code.custom} - known))
+
+
 def _proposal(code: OperatorCode, *, known: bool) -> str:
     if code.name.startswith("Flex"):
         return f"replace {code.name.removeprefix('Flex')} in the model: boards have no TensorFlow operators"

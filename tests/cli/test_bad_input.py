@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +54,61 @@ class TestModel:
         content = material.keras.read_bytes()
         (edgekit.cwd / "cut.keras").write_bytes(content[: len(content) // 2])
         assert refused(edgekit, Path("cut.keras"), material.pictures)["hint"]
+
+    def test_a_savedmodel_without_its_variables(self, edgekit: Program, material: Material) -> None:
+        shutil.copytree(material.saved_model, edgekit.cwd / "saved")
+        shutil.rmtree(edgekit.cwd / "saved/variables")
+        told = refused(edgekit, Path("saved"), material.pictures)
+        assert "saved: the values of its variables are missing: saved/variables has no" in told["message"]
+        assert told["hint"].startswith("copy the whole folder")
+
+    def test_an_empty_savedmodel(self, edgekit: Program, material: Material) -> None:
+        (edgekit.cwd / "saved").mkdir()
+        (edgekit.cwd / "saved/saved_model.pb").touch()
+        told = refused(edgekit, Path("saved"), material.pictures)
+        assert told["message"] == "saved/saved_model.pb: the file is empty"
+        assert told["hint"].startswith("copy it again")
+
+    def test_a_version_that_is_a_checkpoint(self, edgekit: Program, material: Material) -> None:
+        (edgekit.cwd / "served/1").mkdir(parents=True)
+        (edgekit.cwd / "served/1/export.meta").touch()
+        told = refused(edgekit, Path("served"), material.pictures)
+        assert told["hint"] == "there is a TensorFlow 1 checkpoint in served/1"
+
+    @pytest.mark.shared
+    def test_a_checkpoint_whose_values_are_cut(self, edgekit: Program, material: Material, shared: Path) -> None:
+        shutil.copytree(shared / "models/musicnn_tf1_checkpoint_mtt_musicnn/MTT_musicnn", edgekit.cwd / "music")
+        values = edgekit.cwd / "music/.data-00000-of-00001"
+        values.chmod(0o644)
+        os.truncate(values, 4_000_000)
+        told = refused(edgekit, Path("music"), material.vectors)
+        assert told["message"] == "music: the values in its .data file are cut or damaged"
+        assert told["hint"].startswith("copy it again")
+
+    @pytest.mark.shared
+    @pytest.mark.parametrize("name", ["custom_sinh.bin", "with_metadata.bin"])
+    def test_a_custom_operator_comes_before_the_data(
+        self, name: str, edgekit: Program, material: Material, shared: Path
+    ) -> None:
+        (model,) = (shared / "reference/malformed_or_hostile_tflite_dev").rglob(name)
+        told = refused(edgekit, model, material.vectors)
+        assert "no interpreter has its custom operators: " in told["message"]
+        assert told["fields"]["operators"]
+
+    def test_no_room_left(self, edgekit: Program, material: Material) -> None:
+        disk = edgekit.cwd / "disk"
+        disk.mkdir()
+        if os.geteuid():
+            pytest.skip("mounting needs root")
+        subprocess.run(["mount", "-t", "tmpfs", "-o", "size=40k", "tmpfs", str(disk)], check=True)
+        try:
+            data: list[str | Path] = ["-p", "host", "-c", material.pictures, "--range", "-1..1"]
+            told = edgekit.fails("convert", material.keras, *data, "-o", "disk/m.tflite")
+            assert told["message"].startswith("no room left on the device")
+            assert "TMPDIR" in told["hint"]
+            assert list(disk.iterdir()) == []
+        finally:
+            subprocess.run(["umount", str(disk)], check=True)
 
     def test_code_that_nobody_trusted(self, edgekit: Program, material: Material) -> None:
         told = refused(edgekit, material.code, material.vectors)

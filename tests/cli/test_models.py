@@ -56,6 +56,13 @@ class TestInspect:
         assert edgekit("inspect", made.int8, "--json").data["quantization"] == "int8"
         assert edgekit("inspect", made.float, "--json").data["quantization"] == "float"
 
+    def test_what_cannot_be_converted_is_not_proposed(self, edgekit: Program, material: Material, made: Made) -> None:
+        (edgekit.cwd / "weights.index").touch()
+        for model in (made.int8, material.unsigned, material.code, Path("weights")):
+            ended = edgekit("inspect", model)
+            assert "next:" not in ended.err
+        assert "note: restore it into its model and export that: model.export('saved_model')" in ended.err
+
     @pytest.mark.shared
     @pytest.mark.parametrize(
         ("file", "verdict"),

@@ -22,6 +22,7 @@ from edgekit.errors import UserError
 PICTURE = Preprocess(width=16, height=12, mean=(127.5,) * 3, std=(127.5,) * 3)
 PICTURE_INPUT = (TensorSpec("picture", (-1, 12, 16, 3), "float32"),)
 VECTOR_INPUT = (TensorSpec("vector", (-1, 4), "float32"),)
+NAMELESS = (TensorSpec("", (-1, 4), "float32"),) * 2
 
 
 def names(stream: Stream) -> list[str]:
@@ -169,6 +170,7 @@ class TestArrays:
             ({"x": np.zeros((0, 4), np.float32)}, VECTOR_INPUT, "holds no sample"),
             ({"x": np.array(["a", "b"])}, VECTOR_INPUT, "expected numbers"),
             ({"a": np.zeros((3, 4)), "b": np.zeros((3, 4))}, VECTOR_INPUT, "expected the arrays vector, got a, b"),
+            ({"x": np.zeros((3, 4))}, NAMELESS, "the model has 2 inputs without names"),
             ({"a": np.zeros((3, 4)), "b": np.zeros((2, 4))}, VECTOR_INPUT, "different numbers of samples"),
             ({"x": np.zeros((3, 4)), "y": np.zeros(3)}, VECTOR_INPUT, "labels 'y' must be 3 whole numbers"),
             (
