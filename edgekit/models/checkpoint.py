@@ -101,11 +101,23 @@ def ends(path: Path, meta: Any) -> TrainingGraph:
     )
 
 
+def require_values(path: Path) -> None:
+    """Raises UserError for a graph without its values."""
+    import tensorflow as tf
+
+    if not tf.compat.v1.train.checkpoint_exists(checkpoint_prefix(path)):
+        raise UserError(
+            f"{path}: a training graph without its values: its .index and .data files are not beside the .meta",
+            hint="copy all files of the checkpoint",
+        )
+
+
 def freeze(path: Path, found: TrainingGraph) -> FrozenGraph:
     """Restore the variables and leave what inference needs. Raises UserError."""
     import tensorflow as tf
 
     v1, prefix = tf.compat.v1, checkpoint_prefix(path)
+    require_values(path)
     try:
         with v1.Graph().as_default() as imported, v1.Session(graph=imported) as session:
             saver = v1.train.import_meta_graph(found.meta, clear_devices=True)

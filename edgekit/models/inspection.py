@@ -103,11 +103,17 @@ def _checkpoint(path: Path) -> dict[str, Any]:
     found = checkpoint.read(path)
     inputs, outputs = graph.short_names(found.inputs), graph.short_names(found.outputs)
     facts = _graph_facts(path, found.meta.graph_def, inputs, outputs)
+    notes = found.notes()
+    try:
+        checkpoint.require_values(path)
+    except UserError as error:
+        facts["convertible"] = False
+        notes += (error.message,)
     return {
         **facts,
         "parameters": _variables(path, checkpoint_prefix(path), found.trained),
         "made_with": f"TensorFlow {found.meta.meta_info_def.tensorflow_version}",
-        "notes": (*found.notes(), *facts.get("notes", ())),
+        "notes": (*notes, *facts.get("notes", ())),
     }
 
 

@@ -166,6 +166,12 @@ def test_without_its_values_a_checkpoint_is_refused(trained: Any, board: DeviceP
     with pytest.raises(UserError, match="cannot restore it") as caught:
         convert.convert(folder, profile=board, data=tmp_path / "x.npy", output=tmp_path / "m.tflite")
     assert "same step" in str(caught.value.hint)
+    (folder / "model.ckpt-20.index").unlink()
+    meta = folder / "model.ckpt-20.meta"
+    with pytest.raises(UserError, match="a training graph without its values") as caught:
+        convert.convert(meta, profile=board, data=tmp_path / "x.npy", output=tmp_path / "m.tflite")
+    assert caught.value.hint == "copy all files of the checkpoint"
+    assert inspect(meta).convertible is False
     assert not (tmp_path / "m.tflite").exists()
 
 
