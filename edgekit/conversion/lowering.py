@@ -20,7 +20,7 @@ from edgekit.models.source import KERAS
 from edgekit.runtimes import gate
 
 _SIZES_AT_RUN_TIME = {"SHAPE", "RANGE", "FILL"}
-# None of these can be calibrated, and a fused LSTM begins each sequence with what the last one has left.
+# A loop has no INT8 form, and a fused LSTM begins each sequence with what the last one has left.
 _LOOPS = {"WHILE", "UNIDIRECTIONAL_SEQUENCE_LSTM"}
 Lower = Callable[[tuple[TensorSpec, ...]], tuple[bytes, tuple[TensorSpec, ...]]]
 
