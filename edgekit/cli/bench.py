@@ -119,6 +119,14 @@ def bench(
             "--batch-size", "--batch_size", metavar="N", min=1, help="Samples in each run.", rich_help_panel=MEASURING
         ),
     ] = 1,
+    frame: Annotated[
+        str | None,
+        typer.Option(
+            "--frame",
+            metavar="WxH[:FORMAT]",
+            help="The frames that your camera gives, as 1920x1080:NV12: what they cost, and what could be spared.",
+        ),
+    ] = None,
     soak: Annotated[
         int | None,
         typer.Option(
@@ -135,6 +143,7 @@ def bench(
         *("--warmup-runs", str(warmup_runs), "--batch-size", str(batch_size)),
         *(() if num_threads is None else ("--num-threads", str(num_threads))),
         *(() if soak is None else ("--soak", str(soak))),
+        *(() if frame is None else ("--frame", frame)),
     ]
     if local == (name is not None):
         raise UserError(
@@ -211,6 +220,8 @@ def show_bench(reports: Sequence[BenchReport], kinds: Sequence[str | None]) -> N
     )
     if not emulated:
         _show_stages(first)
+    for finding in first.findings:
+        show.say(finding, label="finding:", style="yellow")
     for title, report in zip(titles, reports, strict=True):
         if report.soak is not None:
             show.line(f"{title}: memory {report.soak}", "bold red" if report.soak.verdict == "growing" else "")
@@ -250,7 +261,8 @@ def _show_stages(report: BenchReport) -> None:
         ("invoke", stages.invoke_ms),
         ("postprocess", stages.postprocess_ms),
     )
-    show.line("a frame: " + ", ".join(f"{part} {value:.3f} ms" for part, value in parts if value is not None))
+    told = ", ".join(f"{part} {value:.3f} ms" for part, value in parts if value is not None)
+    show.line(f"a frame{f' of {report.frame}' if report.frame else ''}: {told}")
 
 
 def run(

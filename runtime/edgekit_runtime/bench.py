@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Callable, List, Optional, Sequence, Tuple
 
 import numpy as np
 
-from edgekit_runtime import benchreport, environment, quant, soak
+from edgekit_runtime import benchreport, environment, frame, quant, soak
 from edgekit_runtime.benchreport import BenchReport, Latency, Memory, Soak, Stages
 from edgekit_runtime.engine import Engine
 from edgekit_runtime.errors import InputError, UserError
@@ -40,10 +40,13 @@ class Options:
     batch_size: int = 1
     num_threads: Optional[int] = None
     soak: int = 0
+    frame: Optional[str] = None
 
     def __post_init__(self) -> None:
         if min(self.num_runs, self.warmup_runs, self.batch_size) < 1:
             raise InputError("num_runs, warmup_runs and batch_size are at least 1")
+        if self.frame is not None:
+            frame.parse(self.frame)
         if self.soak and self.soak < soak.LEAST:
             raise InputError(f"a soak has at least {soak.LEAST} inferences, not {self.soak}")
         if not (self.min_secs >= 0 and self.max_secs > 0 and self.warmup_min_secs >= 0):
@@ -109,7 +112,7 @@ def _measure(
         throughput_per_s=round(size / latency.avg_ms * 1e3, 2),
         batch_size=size,
         inputs="golden" if engine.golden is not None else "noise",
-        stages=_stages(engine, infer(0), size, latency.median_ms),
+        stages=_stages(engine, infer(0), options, latency.median_ms),
         memory=Memory(
             _growth(start_kb, ready_kb),
             _growth(start_kb, end_kb),
@@ -121,6 +124,8 @@ def _measure(
         validity=benchreport.judge(around, before, after),
         model_sha256=engine.model_sha256,
         release=release,
+        frame=options.frame and " ".join(options.frame.split(":")),
+        findings=engine.findings if options.frame else (),
         samples_ms=tuple(_round(value) for value in times[: benchreport.MAX_SAMPLES]),
     )
 
@@ -178,16 +183,22 @@ def _latency(init_ms: float, warmup: Sequence[float], times: Sequence[float]) ->
     )
 
 
-def _around(engine: Engine) -> "Tuple[Optional[Before], After]":
-    """What comes before the inference of a frame, where there is something, and what comes after."""
+def _around(engine: Engine, wanted: Optional[str]) -> "Tuple[Optional[Before], After]":
+    """What comes before the inference of a frame, where there is something, and what comes after.
+
+    `wanted` as in frame.parse, or None for an RGB frame of the model's size.
+    """
     before = None
     if engine.preprocess is not None:
         spec = engine.preprocess
-        frame = np.random.RandomState(0).randint(0, 256, (spec.height, spec.width, 3)).astype(np.uint8)
+        form, shape = frame.parse(wanted or f"{spec.width}x{spec.height}")
+        image = np.random.RandomState(0).randint(0, 256, shape).astype(np.uint8)
 
         def before() -> object:
-            return engine.prepare(frame)
+            return engine.prepare(image, format=form)
 
+    elif wanted is not None:
+        raise InputError("--frame is for a model that takes pictures", hint="measure a release that has preprocessing")
     if engine.task == "classification":
         return before, lambda outputs: engine.top_k(outputs[0])
     if engine.task == "detection":
@@ -195,10 +206,10 @@ def _around(engine: Engine) -> "Tuple[Optional[Before], After]":
     return before, lambda outputs: [quant.dequantize(out, spec) for out, spec in zip(outputs, engine.outputs)]
 
 
-def _stages(engine: Engine, outputs: Sequence[Array], size: int, invoke_ms: float) -> Stages:
-    before, after = _around(engine)
+def _stages(engine: Engine, outputs: Sequence[Array], options: Options, invoke_ms: float) -> Stages:
+    before, after = _around(engine, options.frame)
     return Stages(
-        None if before is None else _median(lambda: [before() for _ in range(size)]),
+        None if before is None else _median(lambda: [before() for _ in range(options.batch_size)]),
         invoke_ms,
         _median(lambda: after(outputs)),
     )
@@ -207,14 +218,14 @@ def _stages(engine: Engine, outputs: Sequence[Array], size: int, invoke_ms: floa
 def _soak(engine: Engine, options: Options, soaking: Callable[[int], None]) -> Soak:
     """The whole way of a frame, again and again."""
     sets = _input_sets(engine, options.batch_size)
-    before, after = _around(engine)
+    before, after = _around(engine, options.frame)
 
-    def frame(turn: int) -> None:
+    def one(turn: int) -> None:
         if before is not None:
             before()
         after(engine.infer(sets[turn % len(sets)]))
 
-    return soak.run(frame, options.soak, progress=soaking)
+    return soak.run(one, options.soak, progress=soaking)
 
 
 def _median(call: Callable[[], object]) -> float:

@@ -69,7 +69,7 @@ class Soak:
 
 @dataclass(frozen=True)
 class Stages:
-    """Medians in milliseconds for one sample or batch: an RGB frame of the model's size to the stored input, the
+    """Medians in milliseconds for one sample or batch: a frame (RGB of the model's size) to the stored input, the
     inference, and its outputs to classes or real values. None where a model has no such stage."""
 
     preprocess_ms: Optional[float]
@@ -89,6 +89,9 @@ class Validity:
 @dataclass(frozen=True)
 class BenchReport:
     """One run of bench. `throughput_per_s` counts samples; `inputs` is 'golden' or 'noise'.
+
+    `frame` is what `stages.preprocess_ms` was measured with ("1920x1080 NV12") when it is no RGB frame of the model's
+    size, `findings` what such frames waste.
 
     `accelerators`, `signature` and `fully_accelerated` are litert-benchmark's words: edgekit runs on the CPU.
     """
@@ -114,6 +117,8 @@ class BenchReport:
     release: Optional[str] = None
     samples_ms: Tuple[float, ...] = field(default=())
     soak: Optional[Soak] = None
+    frame: Optional[str] = None
+    findings: Tuple[str, ...] = ()
     schema: int = SCHEMA
 
     def __post_init__(self) -> None:

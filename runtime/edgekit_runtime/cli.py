@@ -82,6 +82,7 @@ def _parser() -> argparse.ArgumentParser:
     _flag(bench, "warmup_runs", type=int, default=1, help="warm-up runs, likewise (1)")
     _flag(bench, "warmup_min_secs", type=float, default=0.5, help="(0.5)")
     _flag(bench, "batch_size", type=int, default=1, help="samples for each run (1)")
+    _flag(bench, "frame", metavar="WxH[:FORMAT]", help="the frames that come in, as 1920x1080:NV12 (the model's, RGB)")
     _flag(bench, "soak", type=int, default=0, metavar="N", help="then N inferences: does memory grow?")
     _flag(bench, "result_json", type=Path, metavar="FILE", help="write the report here too")
 
@@ -199,6 +200,7 @@ def _bench(arguments: argparse.Namespace) -> None:
         batch_size=arguments.batch_size,
         num_threads=arguments.num_threads,
         soak=arguments.soak,
+        frame=arguments.frame,
     )
     if arguments.model is not None and arguments.release is not None:
         raise UserError("give either --release or --model")
@@ -239,6 +241,9 @@ def _bench_lines(report: BenchReport) -> List[str]:
             f"Memory footprint delta from the start of the tool (MB): init={memory.init_footprint_kb / 1024:.2f} "
             f"overall={memory.overall_footprint_kb / 1024:.2f}"
         )
+    if report.stages.preprocess_ms is not None:
+        lines.append(f"a frame of {report.frame or 'its size'} to the input: {report.stages.preprocess_ms:.3f} ms")
+    lines += [f"finding: {finding}" for finding in report.findings]
     if report.soak is not None:
         lines.append(f"memory {report.soak}")
     lines += [f"INVALID: {reason}" for reason in report.validity.reasons]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Tuple
 
@@ -70,6 +71,20 @@ def layout(frame: Array, form: str) -> Layout:
     if channels != PACKED[form]:
         raise _misfit(frame, form)
     return Layout(form, height, width, (Plane(height, width, channels, 0, channels),))
+
+
+def parse(text: str) -> Tuple[str, Tuple[int, ...]]:
+    """The format and the array's shape of "1920x1080:NV12"; without a format it is RGB. Raises InputError."""
+    found = re.match(r"(\d{1,5})x(\d{1,5})(?::(\w+))?$", text)
+    if found is None:
+        raise InputError(f"'{text}' is no frame", hint="say WIDTHxHEIGHT or WIDTHxHEIGHT:FORMAT, as 1920x1080:NV12")
+    width, height, form = int(found.group(1)), int(found.group(2)), found.group(3) or "RGB"
+    planar = form in ("NV12", "I420")
+    if min(width, height) < 1 or (form in SUBSAMPLED and width % 2) or (planar and height % 2):
+        raise InputError(f"no frame in {form} has {width}x{height} pixels", hint="its sides are even")
+    if form not in FORMATS:
+        raise InputError(f"a frame is one of {', '.join(FORMATS)}, not '{form}'", format=form)
+    return form, (height * 3 // 2, width) if planar else (height, width, PACKED.get(form, 2))
 
 
 def _subsampled(frame: Array, form: str) -> Layout:

@@ -61,6 +61,19 @@ def test_a_release_is_measured_with_its_golden_inputs(release: Path) -> None:
     assert benchreport.loads(benchreport.dumps(report)) == report
 
 
+def test_a_cameras_frame_is_prepared_and_what_it_wastes_is_told(release: Path, models: Path) -> None:
+    report = bench.run(replace(QUICK, frame="640x480:NV12"), release=release)
+    assert report.frame == "640x480 NV12"
+    assert report.stages.preprocess_ms is not None
+    assert any("640x480 and are shrunk 60.0x: ask the camera for 160x120" in text for text in report.findings)
+    assert benchreport.loads(benchreport.dumps(report)) == report
+    with pytest.raises(InputError, match="takes pictures"):
+        bench.run(replace(QUICK, frame="640x480"), model=models / "classifier_int8.tflite")
+    for text in ("640", "0x4", "641x480:NV12", "640x480:P010"):
+        with pytest.raises(InputError):
+            replace(QUICK, frame=text)
+
+
 def test_a_bare_model_is_measured_with_noise_and_batches(models: Path) -> None:
     report = bench.run(Options(5, 0.0, 10.0, 1, 0.0, batch_size=4, num_threads=2), model=models / "two_inputs.tflite")
     assert (report.inputs, report.batch_size, report.num_threads) == ("noise", 4, 2)

@@ -135,6 +135,12 @@ class TestBench:
         assert out.read_text() == done.stdout
         assert benchreport.loads(done.stdout).latency.num_runs == 5
 
+    def test_a_cameras_frame_has_findings(self, release: Path) -> None:
+        argv = ["--num_runs=5", "--min-secs=0", "--warmup_min_secs=0", "--frame", "1280x720:YUYV"]
+        done = program("bench", "--release", str(release), *argv)
+        assert "a frame of 1280x720 YUYV to the input: " in done.stdout
+        assert "finding: frames arrive 1280x720 and are shrunk 90.0x" in done.stdout
+
     def test_a_soak_has_a_verdict(self, release: Path) -> None:
         argv = ["--num_runs=5", "--min-secs=0", "--warmup_min_secs=0", "--soak", "6000"]
         done = program("bench", "--release", str(release), *argv)
