@@ -142,7 +142,8 @@ class TestSoak:
             done = turn + 1
 
         found = soak.run(call, count, memory=lambda: round(start + slope * done / 1000))
-        assert found.slope_kb_per_1000 == pytest.approx(slope, abs=3100 / count)  # a step of 1 in its middle tilts a line by 1.5
+        # A step of 1 in its middle tilts a line by 1.5 of what a ramp of 1 does.
+        assert found.slope_kb_per_1000 == pytest.approx(slope, abs=3100 / count)
         assert found.verdict == ("growing" if found.slope_kb_per_1000 > found.limit_kb_per_1000 else "flat")
 
     def test_the_first_half_may_settle_and_one_page_is_no_leak(self) -> None:
