@@ -236,7 +236,7 @@ def _opencv_scaler(opencv: Any, plane: Plane, part: Window, rows: slice, columns
 def _opencv() -> Any:
     try:
         found = importlib.import_module("cv2")
-    except ImportError:
+    except Exception:  # a broken OpenCV is as good as none
         return None
     return found if hasattr(found, "INTER_LINEAR_EXACT") else None
 
