@@ -40,6 +40,13 @@ def chunks(count: int, size: int) -> List[slice]:
     return [slice(start, min(start + size, count)) for start in range(0, count, size)]
 
 
+def shares(parts: Sequence[slice], count: int) -> List[List[slice]]:
+    """The parts in order, dealt out evenly to at most `count`, who each get neighbours."""
+    ends = [len(parts) * number // count for number in range(count + 1)]
+    dealt = [list(parts[ends[number] : ends[number + 1]]) for number in range(count)]
+    return [some for some in dealt if some]
+
+
 def pad(rows: Array, size: int) -> Array:
     """Rows (n, ...) with n <= size as (size, ...), the last row repeated."""
     missing = size - len(rows)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,11 +9,12 @@ from typing import TYPE_CHECKING, Any, Callable, Dict, Iterable, Iterator, List,
 
 import numpy as np
 
-from edgekit_runtime import batch, classify, detect, frame, golden, manifest, preprocess, quant
+from edgekit_runtime import batch, classify, detect, environment, frame, golden, manifest, preprocess, quant
 from edgekit_runtime.errors import InputError, UserError
 from edgekit_runtime.golden import GoldenSamples
-from edgekit_runtime.interpreter import Answer, Interpreter, ModelError
+from edgekit_runtime.interpreter import Answer, Interpreter, ModelError, find
 from edgekit_runtime.manifest import Detection, Manifest, Preprocess, TensorSpec
+from edgekit_runtime.pool import Lane, Pool, PoolRefused, refusal
 from edgekit_runtime.route import route
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ class Startup:
 
 
 class Engine:
-    """A model ready to run. Safe to call from several threads: one inference runs at a time.
+    """A model ready to run. Safe to call from several threads: `num_interpreters` inferences run at a time.
 
     `inputs`, `outputs` describe the tensors; `batch_size` is the largest batch that was proven equal to single runs and
     `batch_refused` the reason when it is smaller than was asked for; `manifest` and `golden` are None for a bare model.
@@ -62,9 +62,11 @@ class Engine:
         samples: Optional[GoldenSamples] = None,
         detector: Optional[Tuple[Detection, "Floats"]] = None,
         xnnpack: bool = True,
+        num_interpreters: int = 1,
+        max_ram_mb: Optional[int] = None,
     ) -> None:
-        if warmup_runs < 1 or max_batch_size < 1:
-            raise InputError("warmup_runs and max_batch_size are at least 1")
+        if min(warmup_runs, max_batch_size, num_interpreters) < 1:
+            raise InputError("warmup_runs, max_batch_size and num_interpreters are at least 1")
         self.model = Path(model)
         self.manifest: Optional[Manifest] = None
         self.golden = samples
@@ -73,17 +75,13 @@ class Engine:
         self.preprocess = preprocess
         self.labels = tuple(labels) if labels is not None else None
         self.task = task
-        self.num_interpreters = 1  # how many inferences run at the same time
-        self._lock = threading.Lock()
-        self._single: Optional[Interpreter] = Interpreter(
-            self.model, num_threads=num_threads, sha256=sha256, xnnpack=xnnpack
-        )
-        self._batched: Optional[Interpreter] = None
-        self.package = self._single.package
-        self.model_sha256 = self._single.sha256
-        self.signature = self._single.signature
-        self.inputs: Tuple[TensorSpec, ...] = self._single.inputs
-        self.outputs: Tuple[TensorSpec, ...] = self._single.outputs
+        self.package = find()
+        before_kb, _ = environment.memory_kb()
+        first = Interpreter(self.model, num_threads=num_threads, sha256=sha256, xnnpack=xnnpack)
+        self.model_sha256 = first.sha256
+        self.signature = first.signature
+        self.inputs: Tuple[TensorSpec, ...] = first.inputs
+        self.outputs: Tuple[TensorSpec, ...] = first.outputs
         self._fold = self._checked_fold()
         self._routes: Dict[Any, Route] = {}
         if task == "classification" and self.labels is not None:
@@ -93,11 +91,15 @@ class Engine:
         self._heads = detect.heads(*detector, self.outputs, labels) if detector is not None else None
         if samples is not None:
             self.count(samples.inputs)
-        self.startup = self._warm_up(self._single, warmup_runs)
+        self.startup = self._warm_up(first, warmup_runs)
         self.batch_size = 1
         self.batch_refused: Optional[batch.BatchRefused] = None
-        if max_batch_size > 1:
-            self._enable_batch(max_batch_size, warmup_runs)
+        batched = self._proven(first, max_batch_size, warmup_runs) if max_batch_size > 1 else None
+        self.pool_refused: Optional[PoolRefused] = None
+        self._pool = Pool()
+        self._pool.add(Lane(first, batched, self.batch_size))
+        after_kb, _ = environment.memory_kb()
+        self._grow(num_interpreters, max(0, (after_kb or 0) - (before_kb or 0)), max_ram_mb, warmup_runs)
 
     @classmethod
     def open(
@@ -162,6 +164,8 @@ class Engine:
         sha256: Optional[str] = None,
         warmup_runs: int = 1,
         detector: Optional[Tuple[Detection, "Floats"]] = None,
+        xnnpack: bool = True,
+        num_interpreters: int = 1,
     ) -> "Engine":
         """Load a bare `.tflite` file; warmed up with seeded noise. `detector` is a detection with its anchors
         (A, 4) float32. Raises as `open` does.
@@ -176,6 +180,8 @@ class Engine:
             sha256=sha256,
             warmup_runs=warmup_runs,
             detector=detector,
+            xnnpack=xnnpack,
+            num_interpreters=num_interpreters,
         )
 
     def infer(self, arrays: Sequence[Array]) -> Tuple[Array, ...]:
@@ -188,8 +194,9 @@ class Engine:
         count = self.count(arrays)
         if count == 0:
             return tuple(np.zeros((0, *_known(batch.sample_shape(spec))), spec.dtype) for spec in self.outputs)
-        with self._lock:
-            parts = [self._run(arrays, part) for part in batch.chunks(count, self.batch_size)]
+        shares = batch.shares(batch.chunks(count, self.batch_size), len(self._pool))
+        done = self._pool.each(lambda lane, share: [lane.run([a[part] for a in arrays]) for part in share], shares)
+        parts = [part for share in done for part in share]
         return tuple(batch.join([part[number] for part in parts]) for number in range(len(self.outputs)))
 
     def infer_real(self, arrays: Sequence[Any]) -> Tuple[Floats, ...]:
@@ -221,12 +228,10 @@ class Engine:
         def answered(tensors: List[Array]) -> Answer:
             return read([out if has else out[None] for out, has in zip(tensors, batched[1:])])
 
-        with self._lock:
-            if self._single is None:
-                raise UserError("the engine is closed")
-            shape = pixels.shape[: len(batch.sample_shape(self.inputs[0]))]
-            self._single.resize([(1, *shape) if batched[0] else shape])
-            return self._single.run_within(write, answered)
+        shape = pixels.shape[: len(batch.sample_shape(self.inputs[0]))]
+        with self._pool.lend() as lane:
+            lane.single.resize([(1, *shape) if batched[0] else shape])
+            return lane.single.run_within(write, answered)
 
     def classify(
         self, frames: Sequence[Source], top_k: int = 5, *, format: str = "RGB"
@@ -255,6 +260,11 @@ class Engine:
         return self._heads.find(outputs)
 
     @property
+    def num_interpreters(self) -> int:
+        """How many inferences run at the same time."""
+        return len(self._pool)
+
+    @property
     def findings(self) -> Tuple[str, ...]:
         """Work that whoever gives the frames could spare, of the sizes and formats seen last."""
         return tuple(finding for way in self._routes.values() for finding in way.findings())
@@ -280,9 +290,8 @@ class Engine:
         return self._noise(count)
 
     def close(self) -> None:
-        """Free the interpreters; the engine cannot be used afterwards."""
-        with self._lock:
-            self._single = self._batched = None
+        """Free the interpreters, once they have ended what they are at; the engine cannot be used afterwards."""
+        self._pool.close()
 
     def __enter__(self) -> "Engine":
         return self
@@ -328,16 +337,6 @@ class Engine:
             raise InputError("the model has no preprocessing: give arrays in its stored dtype to infer()")
         return self._fold
 
-    def _run(self, arrays: Sequence[Array], part: slice) -> List[Array]:
-        if self._single is None:
-            raise UserError("the engine is closed")
-        rows = [array[part] for array in arrays]
-        count = part.stop - part.start
-        if count == 1 or self._batched is None:
-            return batch.run_one(self._single, rows)
-        outputs = self._batched.run([batch.pad(row, self.batch_size) for row in rows])
-        return [batch.unpad(output, count) for output in outputs]
-
     def _warm_up(self, interpreter: Interpreter, runs: int) -> Startup:
         rows = self.samples(max(1, min(runs, 8)))
         times = []
@@ -349,22 +348,34 @@ class Engine:
         interpreter.reset()
         return Startup(interpreter.init_ms, times[0], sum(times) / runs, runs)
 
-    def _enable_batch(self, size: int, warmup_runs: int) -> None:
-        assert self._single is not None
+    def _proven(self, single: Interpreter, size: int, warmup_runs: int) -> Optional[Interpreter]:
+        """A warm interpreter for batches of `size`, or None and `batch_refused`."""
         batched = Interpreter(self.model, num_threads=self.num_threads, xnnpack=self.xnnpack)
         # Noise next to the golden samples: a few real ones may well be answered alike.
         rows = [np.concatenate([a, b])[-size:] for a, b in zip(self._noise(size), self.samples(size // 2))]
         try:
-            batch.prove(self._single, batched, rows, size)
-        except batch.BatchRefused as refusal:
-            self.batch_refused = refusal
-            return
+            batch.prove(single, batched, rows, size)
+        except batch.BatchRefused as refused:
+            self.batch_refused = refused
+            return None
         finally:
-            self._single.reset()
+            single.reset()
         for _ in range(warmup_runs - 1):
             batched.run(rows)
         batched.reset()
-        self._batched, self.batch_size = batched, size
+        self.batch_size = size
+        return batched
+
+    def _grow(self, wanted: int, cost_kb: int, max_ram_mb: Optional[int], warmup_runs: int) -> None:
+        """More lanes like the first, warm, as far as there is memory for them."""
+        for number in range(2, wanted + 1):
+            self.pool_refused = refusal(number, wanted, cost_kb, max_ram_mb)
+            if self.pool_refused is not None:
+                return
+            single = Interpreter(self.model, num_threads=self.num_threads, xnnpack=self.xnnpack)
+            self._warm_up(single, warmup_runs)
+            batched = self._proven(single, self.batch_size, warmup_runs) if self.batch_size > 1 else None
+            self._pool.add(Lane(single, batched, self.batch_size))
 
     def _noise(self, count: int) -> List[Array]:
         generator = np.random.RandomState(SEED)

@@ -141,6 +141,12 @@ def memory_kb() -> Tuple[Optional[int], Optional[int]]:
     return now, peak
 
 
+def available_kb() -> Optional[int]:
+    """Memory that the system can still give out, in KiB."""
+    found = re.search(r"^MemAvailable:\s+(\d+) kB", _text(Path("/proc/meminfo")) or "", re.MULTILINE)
+    return int(found.group(1)) if found else None
+
+
 def package_version(name: str) -> Optional[str]:
     """The version of an importable package without importing it; None when it is not there or does not say."""
     module = sys.modules.get(name)

@@ -205,9 +205,8 @@ class TestBadInput:
     def test_a_failing_run_leaves_the_engine_whole(self, models: Path) -> None:
         with Engine.load(models / "refusing.tflite") as engine:
             (first,) = engine.infer_real([np.ones((2, 6))])
-            assert engine._single is not None
-            with pytest.raises(InvokeError):
-                engine._single.run([np.ones((3, 6), np.float32)])
+            with engine._pool.lend() as lane, pytest.raises(InvokeError):
+                lane.single.run([np.ones((3, 6), np.float32)])
             assert np.array_equal(engine.infer_real([np.ones((2, 6))])[0], first)
 
     def test_a_closed_engine_says_so(self, models: Path) -> None:

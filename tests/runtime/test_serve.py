@@ -318,12 +318,13 @@ class TestBatching:
         self, start: Start, rows: np.ndarray, wanted: list[list[float]], tmp_path: Path
     ) -> None:
         """One batch runs, one waits: of three requests that fill one each, one is refused."""
-        gate, parameters = tmp_path / "gate", tmp_path / "batching.txt"
+        gate, entered, parameters = tmp_path / "gate", tmp_path / "entered", tmp_path / "batching.txt"
         parameters.write_text("max_batch_size { value: 3 } max_enqueued_batches { value: 1 } num_batch_threads: 1")
         program = (
             "import sys, time, pathlib; from edgekit_runtime import cli, engine\n"
             "infer = engine.Engine.infer\n"
             "def slow(self, arrays):\n"
+            f"    pathlib.Path({str(entered)!r}).touch()\n"
             f"    while not pathlib.Path({str(gate)!r}).exists(): time.sleep(0.01)\n"
             "    return infer(self, arrays)\n"
             "engine.Engine.infer = slow\n"
@@ -335,6 +336,9 @@ class TestBatching:
         body = {"instances": rows.tolist()}
         for _ in range(3):
             threading.Thread(target=lambda: answers.put(server.ask("POST", PREDICT, body))).start()
+            until = time.monotonic() + PATIENCE
+            while not entered.exists() and time.monotonic() < until:
+                time.sleep(0.01)
         assert answers.get(timeout=PATIENCE) == (503, {"error": "the batching queue is full"})
         gate.touch()
         assert [answers.get(timeout=PATIENCE) for _ in range(2)] == [(200, {"predictions": wanted})] * 2

@@ -1,0 +1,130 @@
+"""Interpreters of one model file, lent to one thread at a time.
+
+Each maps the same file, so that its bytes are in memory once; what a delegate packs of the weights, and the tensors,
+are each one's own.
+"""
+
+from __future__ import annotations
+
+import threading
+from contextlib import contextmanager
+from dataclasses import dataclass
+from queue import SimpleQueue
+from typing import TYPE_CHECKING, Any, Callable, Iterator, List, Optional, Sequence, TypeVar
+
+import numpy as np
+
+from edgekit_runtime import batch, environment
+from edgekit_runtime.errors import CheckFailed, UserError
+
+if TYPE_CHECKING:
+    from edgekit_runtime.interpreter import Interpreter
+    from edgekit_runtime.quant import Array
+
+Share = TypeVar("Share")
+Answer = TypeVar("Answer")
+
+
+class PoolRefused(CheckFailed):
+    """There is no memory for as many interpreters as were asked for; the engine has fewer."""
+
+
+@dataclass(frozen=True)
+class Lane:
+    """What one thread runs with: an interpreter for a sample, and one for a proven batch of `size`."""
+
+    single: Interpreter
+    batched: Optional[Interpreter] = None
+    size: int = 1
+
+    def run(self, rows: Sequence[Array]) -> List[Array]:
+        """Rows (n, ...) for each input, n at most the batch, to rows for each output. A part of a batch runs one by
+        one, for on a CPU a padded batch costs as much as a whole one."""
+        count = len(rows[0])
+        if self.batched is not None and count == self.size:
+            return self.batched.run(rows)
+        if count == 1:
+            return batch.run_one(self.single, rows)
+        singles = [batch.run_one(self.single, [row[at : at + 1] for row in rows]) for at in range(count)]
+        return [np.concatenate(parts) for parts in zip(*singles)]
+
+
+class Pool:
+    """Lanes, the free ones in a queue."""
+
+    def __init__(self) -> None:
+        self._lanes = 0
+        self._free: "SimpleQueue[Optional[Lane]]" = SimpleQueue()
+        self._closing = threading.Lock()
+        self._closed = False
+        self._threads: Any = None
+
+    def __len__(self) -> int:
+        return self._lanes
+
+    def add(self, lane: Lane) -> None:
+        self._lanes += 1
+        self._free.put(lane)
+
+    @contextmanager
+    def lend(self) -> Iterator[Lane]:
+        """A lane for the caller alone; waits for a free one. Raises UserError when the pool is closed."""
+        lane = self._free.get()
+        if lane is None:
+            self._free.put(None)
+            raise UserError("the engine is closed")
+        try:
+            yield lane
+        finally:
+            self._free.put(lane)
+
+    def each(self, call: Callable[[Lane, Share], Answer], shares: Sequence[Share]) -> List[Answer]:
+        """`call` of each share with a lane of its own, at the same time; answers in order, the first error is raised
+        when all have ended."""
+
+        def one(share: Share) -> Answer:
+            with self.lend() as lane:
+                return call(lane, share)
+
+        if len(shares) == 1:
+            return [one(shares[0])]
+        from concurrent.futures import ThreadPoolExecutor, wait
+
+        if self._threads is None:
+            self._threads = ThreadPoolExecutor(self._lanes, thread_name_prefix="inference")
+        futures = [self._threads.submit(one, share) for share in shares]
+        wait(futures)
+        return [future.result() for future in futures]
+
+    def close(self) -> None:
+        """Free the interpreters, once they have done what they are at."""
+        with self._closing:
+            if self._closed:
+                return
+            self._closed = True
+            for _ in range(self._lanes):
+                self._free.get()
+            self._free.put(None)
+            if self._threads is not None:
+                self._threads.shutdown()
+
+
+def refusal(number: int, wanted: int, cost_kb: int, max_ram_mb: Optional[int]) -> Optional[PoolRefused]:
+    """Why interpreter `number` of `wanted` is not made, when it costs as much as the first."""
+    used, _ = environment.memory_kb()
+    limits = []
+    if max_ram_mb is not None and used is not None:
+        limits.append((max_ram_mb * 1024 - used, f"{max_ram_mb} MiB (max_ram_mb)"))
+    available = environment.available_kb()
+    if available is not None:
+        limits.append((available, "this system's memory"))
+    for left, whose in limits:
+        if left < cost_kb:
+            return PoolRefused(
+                f"interpreter {number} of {wanted} is not made: one takes {cost_kb / 1024:.1f} MiB and of {whose} "
+                f"{max(left, 0) / 1024:.1f} are left",
+                wanted=wanted,
+                made=number - 1,
+                cost_mb=round(cost_kb / 1024, 1),
+            )
+    return None
