@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from edgekit.board import push as push
     from edgekit.board import rollback as rollback
     from edgekit.board import status as status
+    from edgekit.board import tune as tune
     from edgekit.bundles.bundle import Bundle as Bundle
     from edgekit.bundles.bundle import open_bundle as open_bundle
     from edgekit.bundles.packing import pack as pack
@@ -110,6 +111,7 @@ _PUBLIC = {
     "resolve": ("runtimes.resolve", "resolve"),
     "rollback": ("board", "rollback"),
     "status": ("board", "status"),
+    "tune": ("board", "tune"),
     "trust": ("transport", "remember"),
     "validate": ("validation.validate", "validate"),
     "validate_conversion": ("validation.validate", "validate_conversion"),

@@ -18,7 +18,7 @@ from edgekit.board.errors import (
 )
 from edgekit.board.facts import BoardFacts, Mismatch, facts, mismatches, require_match
 from edgekit.board.firstboot import FirstBoot, first_boot
-from edgekit.board.measure import bench, bench_file, run_runtime, runtime_error
+from edgekit.board.measure import bench, bench_file, run_runtime, runtime_error, tune
 from edgekit.board.predict import Answer, current_preprocess, frames, predict
 from edgekit.board.probe import Probe, probe
 from edgekit.board.push import PushResult, push
@@ -64,4 +64,5 @@ __all__ = [
     "run_runtime",
     "runtime_error",
     "status",
+    "tune",
 ]

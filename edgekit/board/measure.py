@@ -8,8 +8,9 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
-from edgekit_runtime import benchreport
+from edgekit_runtime import benchreport, schema
 from edgekit_runtime.benchreport import BenchReport
+from edgekit_runtime.plan import Tuning
 
 from edgekit.board.control import status
 from edgekit.board.errors import UnknownRelease, explain
@@ -90,6 +91,15 @@ def bench_file(
             raise UserError(f"{model}: cannot be read: {error.strerror or error}", path=str(model)) from error
         words = ["bench", "--json", "--model", str(target), *argv]
         return _report(board, run_runtime(board, words, release_id=release.id, timeout=timeout, on_stderr=on_stderr))
+
+
+def tune(board: Board, max_secs: float, *, on_stderr: Callable[[str], None] | None = None) -> Tuning:
+    """Measure the plans of the current release; the board keeps the best. `on_stderr` hears of each measurement."""
+    words = ["tune", "--json", "--max-secs", str(max_secs)]
+    done = run_runtime(board, words, timeout=_SILENCE + max_secs, on_stderr=on_stderr)
+    if done.status:
+        raise runtime_error(board.name, done)
+    return schema.load_json(Tuning, done.stdout, f"{board.name}: tune")
 
 
 @contextmanager

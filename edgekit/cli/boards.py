@@ -178,7 +178,7 @@ def activate(
     On a mounted root file system (dir:FOLDER) nothing can be checked: there its next boot does it.
     """
     with opened(name, ssh_config) as target:
-        found = board.activate(target, release, on_stderr=_pass_on)
+        found = board.activate(target, release, on_stderr=pass_on)
         planned = None if target.transport.runs else board.first_boot(target)
     if _show_found(name, found, planned, json=json):
         show.next_step("edgekit", "bench", name)
@@ -250,7 +250,7 @@ def embedded() -> None:
         wait_for_signal()
 
 
-def _pass_on(line: str) -> None:
+def pass_on(line: str) -> None:
     """What the check says while it runs; how it ended is told by the result or the error."""
     if not line.startswith(("edgekit-board: ", "INFO: ")):
         show.say(line, style="dim")

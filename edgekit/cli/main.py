@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 import edgekit
-from edgekit.cli import bench, boards, deploy, models, probe, profiles, show
+from edgekit.cli import bench, boards, deploy, models, probe, profiles, show, tune
 from edgekit.cli.help import Group
 from edgekit.errors import EdgekitError
 
@@ -54,6 +54,7 @@ deploy.add_to(app)
 models.add_to(app)
 boards.add_to(app)
 bench.add_to(app)
+tune.add_to(app)
 probe.add_to(app)
 profiles.add_to(app)
 

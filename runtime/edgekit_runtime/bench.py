@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Callable, List, Optional, Sequence, Tuple
 import numpy as np
 
 from edgekit_runtime import benchreport, environment, frame, quant, soak
-from edgekit_runtime.benchreport import BenchReport, Latency, Memory, Soak, Stages
+from edgekit_runtime.benchreport import BenchReport, Latency, Memory, PlanGain, Soak, Stages
 from edgekit_runtime.engine import Engine
 from edgekit_runtime.errors import InputError, UserError
 
@@ -78,7 +78,9 @@ def run(
         if engine.batch_refused is not None:
             raise engine.batch_refused
         report = _measure(engine, options, start_kb, _release_id(release), progress)
-        return replace(report, soak=_soak(engine, options, soaking)) if options.soak else report
+        gain = _gain(engine, options, release, report.latency.median_ms)
+        soaked = _soak(engine, options, soaking) if options.soak else None
+        return replace(report, plan=gain, soak=soaked)
 
 
 def _measure(
@@ -213,6 +215,23 @@ def _stages(engine: Engine, outputs: Sequence[Array], options: Options, invoke_m
         invoke_ms,
         _median(lambda: after(outputs)),
     )
+
+
+def _gain(engine: Engine, options: Options, release: Optional[Path], median_ms: float) -> Optional[PlanGain]:
+    """Where a stored plan runs: what the release does without it."""
+    if release is None or options.num_threads is not None:
+        return None
+    with Engine.open(release, max_batch_size=options.batch_size, goal=None) as other:
+        if other.plan == engine.plan:
+            return None
+        sets = _input_sets(other, options.batch_size)
+
+        def infer(turn: int) -> Tuple[Array, ...]:
+            return other.infer(sets[turn % len(sets)])
+
+        _timed(infer, options.warmup_runs, options.warmup_min_secs, options.max_secs)
+        without = statistics.median(_timed(infer, options.num_runs, options.min_secs, options.max_secs))
+        return PlanGain(engine.plan, other.plan, median_ms, _round(without), round(median_ms / without, 3))
 
 
 def _soak(engine: Engine, options: Options, soaking: Callable[[int], None]) -> Soak:

@@ -9,6 +9,7 @@ from typing import Optional, Sequence, Tuple
 
 from edgekit_runtime import schema
 from edgekit_runtime.environment import Environment, Sensors
+from edgekit_runtime.plan import Plan
 
 SCHEMA = 1
 MAX_SAMPLES = 1000
@@ -87,11 +88,28 @@ class Validity:
 
 
 @dataclass(frozen=True)
+class PlanGain:
+    """A stored plan beside what would run without it, in one run: medians in milliseconds, `ratio` plan to default."""
+
+    plan: Plan
+    default: Plan
+    median_ms: float
+    default_median_ms: float
+    ratio: float
+
+    def __str__(self) -> str:
+        return (
+            f"{self.plan}: {self.median_ms:.3f} ms, {self.ratio:.2f} of the default's ({self.default}: "
+            f"{self.default_median_ms:.3f} ms)"
+        )
+
+
+@dataclass(frozen=True)
 class BenchReport:
     """One run of bench. `throughput_per_s` counts samples; `inputs` is 'golden' or 'noise'.
 
     `frame` is what `stages.preprocess_ms` was measured with ("1920x1080 NV12") when it is no RGB frame of the model's
-    size, `findings` what such frames waste.
+    size, `findings` what such frames waste. `plan` is there when a stored plan was measured.
 
     `accelerators`, `signature` and `fully_accelerated` are litert-benchmark's words: edgekit runs on the CPU.
     """
@@ -119,6 +137,7 @@ class BenchReport:
     soak: Optional[Soak] = None
     frame: Optional[str] = None
     findings: Tuple[str, ...] = ()
+    plan: Optional[PlanGain] = None
     schema: int = SCHEMA
 
     def __post_init__(self) -> None:

@@ -76,7 +76,7 @@ def check(directory: Path, *, max_batch_size: Optional[int] = None, xnnpack: boo
 
     `max_batch_size` instead of the manifest's is proven; without `xnnpack` TFLite's own kernels run everything.
     """
-    with Engine.open(directory, max_batch_size=max_batch_size, xnnpack=xnnpack) as engine:
+    with Engine.open(directory, max_batch_size=max_batch_size, xnnpack=xnnpack, goal=None) as engine:
         assert engine.manifest is not None
         wanted = engine.manifest.golden
         if wanted is not None and len(wanted.distance) != len(engine.outputs):

@@ -1,4 +1,4 @@
-"""`edgekit-runtime run | serve | bench | check | info`.
+"""`edgekit-runtime run | serve | bench | tune | check | info`.
 
 Standard output is data, standard error is talk. NumPy and the interpreter are imported by the commands that need them.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import gc
 import json
 import os
 import sys
@@ -85,6 +86,10 @@ def _parser() -> argparse.ArgumentParser:
     _flag(bench, "frame", metavar="WxH[:FORMAT]", help="the frames that come in, as 1920x1080:NV12 (the model's, RGB)")
     _flag(bench, "soak", type=int, default=0, metavar="N", help="then N inferences: does memory grow?")
     _flag(bench, "result_json", type=Path, metavar="FILE", help="write the report here too")
+
+    tune = _command(commands, "tune", _tune, "measure threads, interpreters, batch and delegate; keep the best plan")
+    tune.add_argument("--model", type=Path, metavar="FILE.tflite", help="a bare model: nothing is kept")
+    _flag(tune, "max_secs", type=float, default=40.0, help="not much longer than this (40)")
 
     check = _command(commands, "check", _check, "load the release, replay its golden inputs, compare")
     _flag(check, "batch_size", type=int, help="prove this batch (the release's)")
@@ -168,7 +173,15 @@ def _serve(arguments: argparse.Namespace) -> None:
         batching = dataclasses.replace(batching, max_batch_size=wanted.max_batch_size)
 
     def open_engine() -> Engine:
-        engine = Engine.open(directory, num_threads=arguments.num_threads, max_batch_size=batching.max_batch_size)
+        engine = Engine.open(
+            directory,
+            num_threads=arguments.num_threads,
+            max_batch_size=batching.max_batch_size,
+            goal="throughput",
+        )
+        if engine.plan_note is not None:
+            _say(engine.plan_note)
+        _settle()
         if engine.batch_refused is not None and file is not None:
             raise engine.batch_refused
         if engine.batch_refused is not None:
@@ -213,6 +226,7 @@ def _bench(arguments: argparse.Namespace) -> None:
             said = time.monotonic()
             _say(f"soak: {done} of {options.soak}")
 
+    _settle()
     report = bench.run(options, release=release, model=arguments.model, soaking=soaking)
     text = benchreport.dumps(report)
     if arguments.result_json is not None:
@@ -244,10 +258,43 @@ def _bench_lines(report: BenchReport) -> List[str]:
     if report.stages.preprocess_ms is not None:
         lines.append(f"a frame of {report.frame or 'its size'} to the input: {report.stages.preprocess_ms:.3f} ms")
     lines += [f"finding: {finding}" for finding in report.findings]
+    if report.plan is not None:
+        lines.append(f"plan {report.plan}")
     if report.soak is not None:
         lines.append(f"memory {report.soak}")
     lines += [f"INVALID: {reason}" for reason in report.validity.reasons]
     return lines + [f"warning: {warning}" for warning in report.validity.warnings]
+
+
+def _tune(arguments: argparse.Namespace) -> None:
+    _need_numpy()
+    from edgekit_runtime import plan, tune
+    from edgekit_runtime.engine import Engine, read_manifest
+
+    if arguments.model is not None and arguments.release is not None:
+        raise UserError("give either --release or --model")
+    directory = None if arguments.model is not None else _release(arguments)
+    default = plan.Plan(1)
+    if directory is not None:
+        wanted = read_manifest(directory)
+        default = plan.Plan(wanted.num_threads, batch_size=wanted.max_batch_size)
+
+    def open_engine(one: plan.Plan) -> Engine:
+        how: Any = {"num_threads": one.num_threads, "max_batch_size": one.batch_size, "xnnpack": one.xnnpack}
+        if directory is None:
+            return Engine.load(arguments.model, num_interpreters=one.num_interpreters, **how)
+        return Engine.open(directory, num_interpreters=one.num_interpreters, goal=None, **how)
+
+    found = tune.tune(open_engine, default, max_secs=arguments.max_secs, progress=lambda one: _say(str(one)))
+    if found.invalid is not None:
+        _say(f"no plan is kept: {found.invalid}")
+    elif directory is not None:
+        plan.store(directory, found)
+    if arguments.json:
+        print(schema.dump_json(found), end="")
+        return
+    for goal in plan.GOALS:
+        print(f"{goal}: {found.of(found.goal(goal))} (default {found.of(found.default)})")
 
 
 def _check(arguments: argparse.Namespace) -> None:
@@ -301,6 +348,12 @@ def _shown(value: Any) -> str:
     if isinstance(value, (list, tuple)):
         return " ".join(value) or "-"
     return "-" if value is None else str(value)
+
+
+def _settle() -> None:
+    """What is there now stays: the garbage collector need not look through it again between two frames."""
+    gc.collect()
+    gc.freeze()
 
 
 def _say(sentence: str) -> None:

@@ -14,6 +14,7 @@ from edgekit_runtime.errors import InputError, UserError
 from edgekit_runtime.golden import GoldenSamples
 from edgekit_runtime.interpreter import Answer, Interpreter, ModelError, find
 from edgekit_runtime.manifest import Detection, Manifest, Preprocess, TensorSpec
+from edgekit_runtime.plan import GOALS, Plan, stored
 from edgekit_runtime.pool import Lane, Pool, PoolRefused, refusal
 from edgekit_runtime.route import route
 
@@ -69,6 +70,7 @@ class Engine:
             raise InputError("warmup_runs, max_batch_size and num_interpreters are at least 1")
         self.model = Path(model)
         self.manifest: Optional[Manifest] = None
+        self.plan_note: Optional[str] = None
         self.golden = samples
         self.num_threads = num_threads
         self.xnnpack = xnnpack
@@ -109,14 +111,19 @@ class Engine:
         num_threads: Optional[int] = None,
         max_batch_size: Optional[int] = None,
         warmup_runs: int = 1,
-        xnnpack: bool = True,
+        xnnpack: Optional[bool] = None,
+        num_interpreters: Optional[int] = None,
+        goal: Optional[str] = "latency",
     ) -> "Engine":
-        """Open a release directory; what is not given comes from its manifest. Returns when warmed up.
+        """Open a release directory; what is not given comes from its plan for `goal` ("latency", "throughput"; None for
+        no plan), where tune has measured one here, else from its manifest. With `num_threads` given no plan is used.
+        Returns when warmed up.
 
         Raises UserError (manifest, labels, golden samples, model), HashMismatch, DeviceError (no interpreter).
         """
         directory = Path(directory)
         wanted = read_manifest(directory)
+        chosen, note = _plan(directory, wanted, goal if num_threads is None else None)
         labels = None
         if wanted.labels is not None:
             path = directory / wanted.labels
@@ -133,13 +140,15 @@ class Engine:
             preprocess=wanted.preprocess,
             labels=labels,
             task=wanted.task,
-            num_threads=num_threads if num_threads is not None else wanted.num_threads,
-            max_batch_size=max_batch_size if max_batch_size is not None else wanted.max_batch_size,
+            num_threads=num_threads if num_threads is not None else chosen.num_threads,
+            max_batch_size=max_batch_size if max_batch_size is not None else chosen.batch_size,
             sha256=wanted.model_sha256,
             warmup_runs=warmup_runs,
             samples=samples,
             detector=detector,
-            xnnpack=xnnpack,
+            xnnpack=xnnpack if xnnpack is not None else chosen.xnnpack,
+            num_interpreters=num_interpreters if num_interpreters is not None else chosen.num_interpreters,
+            max_ram_mb=wanted.max_ram_mb,
         )
         if (engine.inputs, engine.outputs) != (wanted.inputs, wanted.outputs):
             raise ModelError(
@@ -149,6 +158,7 @@ class Engine:
                 manifest=[str(spec) for spec in wanted.inputs + wanted.outputs],
             )
         engine.manifest = wanted
+        engine.plan_note = note
         return engine
 
     @classmethod
@@ -258,6 +268,11 @@ class Engine:
         if self._heads is None:
             raise InputError(f"the model's task is '{self.task}', not detection")
         return self._heads.find(outputs)
+
+    @property
+    def plan(self) -> Plan:
+        """How it runs."""
+        return Plan(self.num_threads, len(self._pool), self.batch_size, self.xnnpack)
 
     @property
     def num_interpreters(self) -> int:
@@ -425,6 +440,16 @@ def read_manifest(directory: Path) -> Manifest:
     """The manifest of a release directory. Raises UserError (SchemaError when it is not a manifest)."""
     path = Path(directory) / manifest.MANIFEST
     return manifest.loads(_read(path), str(path))
+
+
+def _plan(directory: Path, wanted: Manifest, goal: Optional[str]) -> Tuple[Plan, Optional[str]]:
+    """The plan to run with, and why a stored one is not used."""
+    if goal not in (None, *GOALS):
+        raise InputError(f"goal is one of {', '.join(GOALS)}, not '{goal}'")
+    tuning, note = stored(directory, wanted.model_sha256) if goal is not None else (None, None)
+    if goal is None or tuning is None:
+        return Plan(wanted.num_threads, batch_size=wanted.max_batch_size), note
+    return tuning.goal(goal), note
 
 
 def _read(path: Path) -> bytes:

@@ -82,6 +82,28 @@ def test_bench_compares_with_a_baseline(stocked: Board, stock: Stock, user: User
     assert both["baseline"]["num_threads"] == both["report"]["num_threads"]
 
 
+def test_tune_keeps_a_plan_with_the_release_unless_the_board_is_emulated(
+    board: Board, stock: Stock, user: User
+) -> None:
+    error = user.fail(2, "tune", board.name)
+    assert (error["type"], "push and activate" in error["hint"]) == ("UnknownRelease", True)
+    stock.restore(board)
+    found = user.do("tune", board.name, "--max-secs", "2")
+    measured = [one for one in found["candidates"] if one["sample_ms"] is not None]
+    assert {json.dumps(found[goal]) for goal in ("default", "latency", "throughput")} <= {
+        json.dumps(one["plan"]) for one in measured
+    }
+    kept = [name for name in board.files() if name.endswith("plan.json")]
+    assert ("emulated" in (found["invalid"] or "")) is board.emulated
+    assert kept == ([] if board.emulated else [f"releases/{stock.second['release']}/plan.json"])
+    report = user.do("bench", board.name, *SHORT)
+    assert (report["plan"] is not None) is (not board.emulated and found["latency"] != found["default"])
+    assert user.do("status", board.name)["current"]["id"] == stock.second["release"]
+    if not board.emulated:
+        user.do("rollback", board.name)
+        assert user.do("bench", board.name, *SHORT)["plan"] is None
+
+
 def test_bench_needs_a_release_and_a_file_that_is_a_model(board: Board, stock: Stock, user: User) -> None:
     error = user.fail(2, "bench", board.name)
     assert (error["type"], "push and activate" in error["hint"]) == ("UnknownRelease", True)

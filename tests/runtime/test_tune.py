@@ -1,0 +1,150 @@
+"""The plan: measured, kept with its release, used where it holds, and never fatal."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from edgekit_runtime import bench, benchreport, environment, plan, schema, tune
+from edgekit_runtime.engine import Engine, read_manifest
+from edgekit_runtime.errors import InputError
+from edgekit_runtime.plan import Plan, Tuning
+
+from .test_runtime_cli import program
+
+
+@pytest.fixture
+def copy(release: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(release, tmp_path / "release"))
+
+
+def tuning(release: Path, **changes: Any) -> Tuning:
+    runtime, cpu, cores = plan.key(environment.read())
+    found = Tuning(
+        model_sha256=read_manifest(release).model_sha256, runtime=runtime, cpu=cpu, cores=cores, default=Plan(1),
+        latency=Plan(1, xnnpack=False), throughput=Plan(1, 2, 2), seconds=1.0,
+        candidates=(plan.Candidate(Plan(1), 3, 0.5),),
+    )  # fmt: skip
+    return replace(found, **changes)
+
+
+class TestSearch:
+    def test_the_best_of_what_was_measured_is_chosen(self, models: Path) -> None:
+        opened: list[Plan] = []
+
+        def open_engine(one: Plan) -> Engine:
+            opened.append(one)
+            return Engine.load(
+                models / "classifier_int8.tflite",
+                num_threads=one.num_threads,
+                max_batch_size=one.batch_size,
+                num_interpreters=one.num_interpreters,
+                xnnpack=one.xnnpack,
+            )
+
+        told: list[plan.Candidate] = []
+        found = tune.tune(open_engine, Plan(1), max_secs=3, progress=told.append)
+        cores = environment.read().cores
+        assert {one.plan for one in found.candidates} == set(opened)
+        assert all(one.plan.num_threads * one.plan.num_interpreters <= cores for one in found.candidates)
+        assert {one.plan.xnnpack for one in found.candidates} == {True, False}
+        assert {one.plan.batch_size for one in found.candidates} >= {1, *tune.BATCHES}
+        times = {one.plan: one.sample_ms for one in found.candidates if one.sample_ms is not None}
+        for chosen, able in (
+            (found.latency, [one for one in times if one.num_interpreters == one.batch_size == 1]),
+            (found.throughput, list(times)),
+        ):
+            best = min(times[one] for one in able)
+            assert times[chosen] <= best * tune.GAIN
+            assert chosen == found.default or times[chosen] == best
+        assert len(told) == len(opened)
+        assert schema.read(Tuning, schema.plain(found), "plan") == found
+
+    def test_what_cannot_be_is_left_with_its_reason(self, models: Path) -> None:
+        def open_engine(one: Plan) -> Engine:
+            return Engine.load(models / "fixed.tflite", max_batch_size=one.batch_size)
+
+        found = tune.tune(open_engine, Plan(1), max_secs=1)
+        reasons = [one.refused for one in found.candidates if one.plan.batch_size > 1]
+        assert len(reasons) == len(tune.BATCHES)
+        assert all(reason and "fixed shape" in reason for reason in reasons)
+
+    def test_the_time_is_kept_and_what_was_not_reached_is_said(self, models: Path) -> None:
+        found = tune.tune(lambda one: Engine.load(models / "classifier_int8.tflite"), Plan(1), max_secs=1e-6)
+        assert found.of(Plan(1)).sample_ms is not None
+        assert (found.latency, found.throughput) == (Plan(1), Plan(1))
+        assert any(one.refused == "not measured: the time was over" for one in found.candidates)
+        with pytest.raises(InputError, match="max_secs"):
+            tune.tune(lambda one: Engine.load(models / "classifier_int8.tflite"), Plan(1), max_secs=0)
+
+
+class TestUse:
+    def test_a_stored_plan_is_used_for_its_goal(self, copy: Path) -> None:
+        plan.store(copy, tuning(copy))
+        with Engine.open(copy) as engine:
+            assert engine.plan == Plan(1, xnnpack=False)
+        with Engine.open(copy, goal="throughput") as engine:
+            assert engine.plan == Plan(1, 2, 2)
+            engine.infer(engine.samples(7))
+        with Engine.open(copy, goal=None) as engine:
+            assert engine.plan.xnnpack
+        with Engine.open(copy, num_threads=2) as engine:
+            assert engine.plan == Plan(2)
+            assert engine.plan_note is None
+        with pytest.raises(InputError, match="goal is one of"):
+            Engine.open(copy, goal="speed")
+
+    @pytest.mark.parametrize(
+        ("changes", "reason"),
+        [
+            ({"model_sha256": "0" * 64}, "another model"),
+            ({"runtime": "tflite_runtime 2.5.0"}, "measured with tflite_runtime 2.5.0"),
+            ({"cores": 999}, "on 999 cores"),
+            ({"cpu": "Cortex-A72"}, "Cortex-A72"),
+        ],
+    )
+    def test_a_plan_from_elsewhere_is_not(self, copy: Path, changes: dict[str, Any], reason: str) -> None:
+        plan.store(copy, tuning(copy, **changes))
+        with Engine.open(copy) as engine:
+            assert engine.plan.xnnpack
+            assert engine.plan_note is not None
+            assert reason in engine.plan_note
+
+    @pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"schema": 9}', b"\xff\xfe"])
+    def test_a_damaged_one_is_never_fatal(self, copy: Path, content: bytes) -> None:
+        (copy / plan.PLAN).write_bytes(content)
+        with Engine.open(copy) as engine:
+            assert engine.plan_note is not None
+            assert "the plan is not used" in engine.plan_note
+            engine.infer(engine.samples(1))
+
+    def test_bench_shows_it_beside_the_default(self, copy: Path) -> None:
+        quick = bench.Options(num_runs=5, min_secs=0, warmup_min_secs=0)
+        assert bench.run(quick, release=copy).plan is None
+        plan.store(copy, tuning(copy))
+        report = bench.run(quick, release=copy)
+        assert report.plan is not None
+        assert (report.plan.plan, report.plan.default) == (Plan(1, xnnpack=False), Plan(1))
+        assert report.plan.median_ms == report.latency.median_ms
+        assert benchreport.loads(benchreport.dumps(report)) == report
+        assert bench.run(replace(quick, num_threads=1), release=copy).plan is None
+
+
+class TestCommand:
+    def test_the_plan_is_kept_with_the_release_and_bench_tells(self, copy: Path) -> None:
+        done = program("tune", "--release", str(copy), "--max-secs", "1", "--json")
+        found = json.loads(done.stdout)
+        assert schema.load_json(Tuning, (copy / plan.PLAN).read_bytes(), "plan") == schema.read(Tuning, found, "plan")
+        assert "samples/s" in done.stderr
+        with Engine.open(copy, goal="throughput") as engine:
+            assert engine.plan == schema.read(Plan, found["throughput"], "plan")
+
+    def test_of_a_file_nothing_is_kept(self, models: Path) -> None:
+        before = sorted(models.iterdir())
+        done = program("tune", "--model", str(models / "classifier_int8.tflite"), "--max_secs", "1")
+        assert [line.split(":")[0] for line in done.stdout.splitlines()] == ["latency", "throughput"]
+        assert sorted(models.iterdir()) == before
