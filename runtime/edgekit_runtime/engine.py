@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING, Any, Callable, Dict, Iterable, Iterator, List,
 
 import numpy as np
 
-from edgekit_runtime import batch, classify, detect, environment, frame, golden, manifest, preprocess, quant
+from edgekit_runtime import batch, classify, environment, frame, manifest, preprocess, quant
 from edgekit_runtime.errors import InputError, UserError
-from edgekit_runtime.golden import GoldenSamples
 from edgekit_runtime.interpreter import Answer, Interpreter, ModelError, find
 from edgekit_runtime.manifest import Detection, Manifest, Preprocess, TensorSpec
 from edgekit_runtime.plan import GOALS, Plan, stored
@@ -22,7 +21,8 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from edgekit_runtime.classify import ClassScore
-    from edgekit_runtime.detect import Detections
+    from edgekit_runtime.detect import Detections, Heads
+    from edgekit_runtime.golden import GoldenSamples
     from edgekit_runtime.preprocess import Source
     from edgekit_runtime.quant import Array, Floats, Pixels
     from edgekit_runtime.route import Route
@@ -90,7 +90,11 @@ class Engine:
             classify.check_labels(self.labels, self.outputs[0])
         if (task == "detection") != (detector is not None):
             raise InputError("a detector, and nothing else, has the task 'detection'")
-        self._heads = detect.heads(*detector, self.outputs, labels) if detector is not None else None
+        self._heads: Optional[Heads] = None
+        if detector is not None:
+            from edgekit_runtime import detect
+
+            self._heads = detect.heads(*detector, self.outputs, labels)
         if samples is not None:
             self.count(samples.inputs)
         self.startup = self._warm_up(first, warmup_runs)
@@ -130,9 +134,13 @@ class Engine:
             labels = classify.parse_labels(_read(path), str(path))
         samples = None
         if wanted.golden is not None:
+            from edgekit_runtime import golden
+
             samples = golden.read(directory / manifest.GOLDEN, len(wanted.inputs), len(wanted.outputs))
         detector = None
         if wanted.detection is not None:
+            from edgekit_runtime import detect
+
             path = directory / manifest.ANCHORS
             detector = (wanted.detection, detect.parse_anchors(_read(path), str(path)))
         engine = cls(
@@ -296,6 +304,8 @@ class Engine:
         """The label of each detection's class; None where there is none."""
         if self._heads is None:
             raise InputError(f"the model's task is '{self.task}', not detection")
+        from edgekit_runtime import detect
+
         return tuple(detect.label(self.labels, self._heads.detection, int(kind)) for kind in found.classes)
 
     def samples(self, count: int) -> List[Array]:

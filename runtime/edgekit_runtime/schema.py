@@ -5,7 +5,6 @@ keys, missing keys and wrong types, and names the place and the nearest known ke
 """
 
 import dataclasses
-import difflib
 import json
 import math
 import typing
@@ -32,6 +31,8 @@ def read(cls: Type[T], data: Any, where: str) -> T:
     fields = {field.name: field for field in dataclasses.fields(cls)}  # type: ignore[arg-type]  # a dataclass type
     for key in data:
         if key not in fields:
+            import difflib  # only who misspells a key waits for it
+
             near = difflib.get_close_matches(str(key), list(fields), n=1, cutoff=0.5)
             raise SchemaError(
                 f"{where}: unknown key '{key}'",

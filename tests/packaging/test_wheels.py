@@ -12,11 +12,15 @@ import pytest
 
 def build(folder: Path, out: Path) -> dict[str, bytes]:
     """The wheel of the project in `folder`, as names and contents."""
+    with zipfile.ZipFile(wheel(folder, out)) as archive:
+        return {name: archive.read(name) for name in archive.namelist()}
+
+
+def wheel(folder: Path, out: Path) -> Path:
     argv = [sys.executable, "-m", "hatchling", "build", "--target", "wheel", "--directory", str(out)]
     subprocess.run(argv, cwd=folder, check=True, capture_output=True)
     (path,) = out.glob("*.whl")
-    with zipfile.ZipFile(path) as archive:
-        return {name: archive.read(name) for name in archive.namelist()}
+    return path
 
 
 @pytest.fixture(scope="module")
@@ -54,14 +58,18 @@ def test_the_runtimes_wheel_carries_the_runtime_alone(repository: Path, runtime:
     assert inside == {f"edgekit_runtime/{name}": content for name, content in package.items()}
 
 
-@pytest.mark.parametrize("wheel", ["host", "runtime"])
-def test_a_wheel_says_its_licence_and_its_command(wheel: str, request: pytest.FixtureRequest) -> None:
-    content: dict[str, bytes] = request.getfixturevalue(wheel)
+def test_the_runtimes_wheel_is_small(repository: Path, tmp_path: Path) -> None:
+    assert wheel(repository / "runtime", tmp_path).stat().st_size <= 150_000
+
+
+@pytest.mark.parametrize("which", ["host", "runtime"])
+def test_a_wheel_says_its_licence_and_its_command(which: str, request: pytest.FixtureRequest) -> None:
+    content: dict[str, bytes] = request.getfixturevalue(which)
     (metadata,) = (text for name, text in content.items() if name.endswith(".dist-info/METADATA"))
     (commands,) = (text for name, text in content.items() if name.endswith(".dist-info/entry_points.txt"))
     assert b"License-Expression: Apache-2.0" in metadata
     assert [name for name in content if name.endswith("licenses/LICENSE")]
-    assert (b"edgekit-runtime = " if wheel == "runtime" else b"edgekit = ") in commands
+    assert (b"edgekit-runtime = " if which == "runtime" else b"edgekit = ") in commands
 
 
 def test_the_runtimes_wheel_asks_for_numpy_only(runtime: dict[str, bytes]) -> None:

@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -191,6 +192,21 @@ class TestBudget:
             "metrics_interface",
             "metrics_portable",
         }
+
+    def test_a_classification_imports_what_it_runs(self, make_release: Callable[..., Path]) -> None:
+        code = (
+            "import sys, numpy as np; from edgekit_runtime import Engine; from pathlib import Path\n"
+            "Engine.open(Path(sys.argv[1])).classify([np.zeros((8, 8, 3), np.uint8)])\n"
+            "print(*sorted(name for name in sys.modules if name.startswith('edgekit_runtime.')))\n"
+            "print(*sys.modules)"
+        )
+        argv = [sys.executable, "-c", code, str(make_release(golden=False))]
+        ours, everything = subprocess.run(argv, capture_output=True, text=True, check=True).stdout.splitlines()
+        wanted = (
+            "batch classify color engine environment errors frame interpreter manifest preprocess quant resize route"
+        )
+        assert ours.replace("edgekit_runtime.", "").split() == [*wanted.split(), "schema"]
+        assert not {"PIL", "cv2", "difflib", "zipfile", "http", "socket"} & set(everything.split())
 
     def test_importing_the_package_imports_no_numpy(self) -> None:
         code = "import sys, edgekit_runtime; assert 'numpy' not in sys.modules; edgekit_runtime.Engine"
