@@ -1,0 +1,220 @@
+"""The measurements of the page, each a Markdown table; goals are named beside what was measured."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from benchmarks.performance import peers, starts
+from benchmarks.performance.peers import Times, ms, ratio, turns, workers
+from benchmarks.performance.subjects import SIZES, Subject, Subjects
+
+CORES = len(os.sched_getaffinity(0))
+NUMPY, OPENCV, PILLOW = "edgekit, `linear`, NumPy", "edgekit, `linear`, OpenCV", "edgekit, `bilinear`, Pillow"
+Wanted = dict[str, tuple[str, str, dict[str, Any]]]
+
+
+@dataclass(frozen=True)
+class Effort:
+    """Rounds of turns, runs in each turn, fresh processes for each figure, runs in each of these."""
+
+    rounds: int
+    runs: int
+    processes: int
+    first_runs: int
+
+
+FULL, QUICK = Effort(15, 15, 15, 300), Effort(3, 5, 3, 100)
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+
+
+def goal(value: float, limit: float, reason: str, unit: str = "") -> str:
+    return f"{limit:g}{unit}: met" if value <= limit else f"{limit:g}{unit}: missed: {reason}"
+
+
+def overhead(subjects: Subjects, effort: Effort) -> str:
+    """Several processes for each model: two interpreters in one differ by where their memory happens to lie."""
+    rows = []
+    for subject in subjects:
+        options = {"release": str(subject.release), "frame": str(subject.frame), "threads": 1}
+        times: Times = {}
+        for _ in range(3):
+            with workers({"": ("litert", "overhead", options)}) as (made, _missing):
+                for name, found in turns(made, effort.rounds, 30).items():
+                    times.setdefault(name, []).extend(found)
+        base, share = ms(times, " bare"), ratio(times, " edgekit", " bare")
+        added = (share - 1) * base * 1e3
+        reason = "more"
+        if " boxes" in times:
+            boxes = ms(times, " boxes") * 1e3
+            reason = f"selecting boxes takes {boxes:.0f} us, the rest {added - boxes:.0f} us"
+        met = goal(round(share, 3), 1.02, reason) if base > 2 else goal(round(added), 60, reason, " us")
+        rows.append([subject.name, f"{share:.3f}", f"{added:.0f} us", f"{base:.3f} ms", met])
+    return table(["model", "to bare `invoke()`", "added", "bare `invoke()`", "goal"], rows)
+
+
+def cameras(subjects: Subjects, effort: Effort) -> str:
+    """Each model, frame and number of threads by all ways."""
+    rows: list[list[str]] = []
+    for subject, sizes, threads in (
+        (subjects.large, SIZES, 1),
+        (subjects.large, ["1920x1080"], CORES),
+        (subjects.small, ["1920x1080"], 1),
+        (subjects.detector, ["1920x1080"], 1),
+    ):
+        for size in sizes:
+            for form in ("RGB", "NV12"):
+                rows += _camera(subjects, subject, (size, form), threads, effort)
+    head = ["model, threads", "frame", "way", "to bare `invoke()`", "ms", "answer", "goal"]
+    return table(head, rows)
+
+
+def _camera(
+    subjects: Subjects, subject: Subject, frame: tuple[str, str], threads: int, effort: Effort
+) -> list[list[str]]:
+    one: dict[str, Any] = {"frame": str(subjects.frames[frame]), "format": frame[1]}
+    given = {**one, "threads": threads}
+    with workers(_ways(subject, given)) as (made, missing):
+        # One thread is what all are measured by, however many they take.
+        times = turns(made, effort.rounds, effort.runs)
+    title = [f"{subject.name}, {threads}", " ".join(frame)]
+    aims = {NUMPY: 1.20, OPENCV: 1.05} if (subject, frame[0], frame[1], threads) == (
+        subjects.large, "1920x1080", "RGB", 1) else {}  # fmt: skip
+    rows = []
+    for name in made:
+        share = ratio(times, name, "bare `invoke()`")
+        bare = ms(times, "bare `invoke()`")
+        reason = f"{(share - 1) * bare:.2f} ms to scale and answer, {(aims.get(name, 1) - 1) * bare:.2f} allowed"
+        aimed = goal(round(share, 2), aims[name], reason) if name in aims else ""
+        answer = "" if made[name].answer is None else str(made[name].answer)
+        rows.append([*title, name, f"{share:.2f}", f"{ms(times, name):.2f}", answer, aimed])
+    return rows + [[*title, name, "-", "-", why, ""] for name, why in missing.items()]
+
+
+def _ways(subject: Subject, given: dict[str, Any]) -> Wanted:
+    ours = {"release": str(subject.release), **given}
+    described = {"model": str(subject.described), **given}
+    plain = {"model": str(subject.model), **given, "mean": subject.mean, "std": subject.std}
+    ways: Wanted = {
+        "bare `invoke()`": ("litert", "bare", {"model": str(subject.model), "threads": 1}),
+        NUMPY: ("litert", "edgekit", {**ours, "filter": "linear"}),
+        OPENCV: ("opencv", "edgekit", {**ours, "filter": "linear"}),
+        PILLOW: ("litert", "edgekit", {**ours, "filter": "bilinear"}),
+        "MediaPipe Tasks": ("mediapipe", "mediapipe", {**described, "task": subject.task}),
+    }
+    if subject.task == "classification":
+        ways |= {
+            "TFLite Task Library": ("task-library", "task_library", described),
+            "Pillow + OpenVINO": ("openvino", "openvino", plain),
+            "documentation script": ("opencv", "script", plain),
+        }
+    return ways
+
+
+def files(subjects: Subjects, effort: Effort) -> str:
+    """A run is all pictures several times, so that a stream is long enough to be one."""
+    rows = []
+    for size, pictures in subjects.files.items():
+        given = {"files": [str(file) for file in pictures] * 5}
+        for threads in (1, CORES):
+            with workers(_file_ways(subjects, given, threads)) as (made, missing):
+                times = turns(made, effort.rounds, 1)
+            title = [size, str(threads)]
+            for name in made:
+                rate = 1e3 * len(given["files"]) / ms(times, name)
+                rows.append([*title, name, f"{1 / ratio(times, name, SEED):.2f}", f"{rate:.0f}"])
+            rows += [[*title, name, "-", why] for name, why in missing.items()]
+            rows.append([*title, _parts(times), "", ""])
+    return table(["JPEG", "threads", "way", "to the seed pipeline", "pictures/s"], rows)
+
+
+SEED = "seed: TensorFlow, float"
+LEAN = "edgekit's preprocessing, TensorFlow, float"
+SINGLE = "edgekit, INT8, one after the other"
+STREAM = "edgekit, INT8, `stream`"
+
+
+def _file_ways(subjects: Subjects, given: dict[str, Any], threads: int) -> Wanted:
+    subject = subjects.small
+    ours = {"release": str(subject.release), **given, "filter": "linear"}
+    seed = {"saved_model": str(subjects.saved_model), **given, "threads": threads}
+    script = {"model": str(subject.model), **given, "threads": threads, "mean": subject.mean, "std": subject.std}
+    ways: Wanted = {
+        SEED: ("tensorflow", "seed", seed),
+        LEAN: ("tensorflow", "seed", {**seed, "lean": str(subject.release)}),
+        SINGLE: ("litert", "edgekit_files", {**ours, "threads": threads}),
+        "documentation script, INT8": ("litert", "script_files", script),
+        "MediaPipe Tasks, INT8": ("mediapipe", "mediapipe_files", {"model": str(subject.described), **given}),
+    }
+    if threads > 1:  # beside the thread that infers a stream always has one that prepares
+        ways[STREAM] = ("litert", "edgekit_stream", {**ours, "threads": 1})
+    return ways
+
+
+def _parts(times: Times) -> str:
+    """What each step of the way from the seed pipeline gains."""
+    parts = [f"lean preprocessing {ratio(times, SEED, LEAN):.2f}", f"INT8 {ratio(times, LEAN, SINGLE):.2f}"]
+    if STREAM in times:
+        parts.append(f"stream {ratio(times, SINGLE, STREAM):.2f}")
+    return f"*of the gain, as factors: {', '.join(parts)}*"
+
+
+def cold(subjects: Subjects, effort: Effort) -> str:
+    rows = []
+    for subject in (subjects.tiny, subjects.small, subjects.large):
+        found = starts.cold(subject.release, subject.frame, effort.processes)
+        rows.append(
+            [
+                subject.name,
+                f"{found.ratio:.2f}",
+                f"{found.ms:.0f} ms",
+                goal(round(found.ratio, 2), 1.10, f"{found.ms - found.ms / found.ratio:.0f} ms more, see below"),
+                f"{found.more_mb:+.1f} MiB",
+                f"{found.peak_mb:.0f} MiB",
+                goal(round(found.more_mb, 1), 4, "see below"),
+            ]
+        )
+    parts = starts.parts(subjects.small.release, subjects.small.frame, effort.processes)
+    what = [[name, f"{ms:.1f} ms", f"{mb:+.1f} MiB"] for name, ms, mb in parts]
+    found_at = table(["what is done, in turn", "time", "peak memory"], what)
+    return _starts(rows) + "\n\nWhere it goes, one after the other in a process of its own:\n\n" + found_at
+
+
+def _starts(rows: Iterable[Sequence[str]]) -> str:
+    return table(["model", "to the script", "edgekit", "goal", "memory to the script", "edgekit", "goal, MiB"], rows)
+
+
+def variance(subjects: Subjects, effort: Effort) -> str:
+    rows = []
+    for subject in (subjects.small, subjects.large):
+        found = starts.spreads(subject.release, subject.frame, max(3, effort.processes // 2), effort.first_runs)
+        rows += [
+            [subject.name, name, f"{each.p99:.2f}", f"{each.first:.2f}", f"{each.median_ms:.3f} ms"]
+            for name, each in found.items()
+        ]
+    return table(["model", "way", "p99 to median", "first run to median", "median"], rows)
+
+
+def tuned(subjects: Subjects, effort: Effort) -> str:
+    """What `edgekit_runtime.tune` chooses beside the defaults and the best there is, once it can be imported."""
+    del subjects, effort
+    if importlib.util.find_spec("edgekit_runtime.tune") is None:
+        return "There is no `edgekit_runtime.tune` in this version: not measured."
+    return "`edgekit_runtime.tune` is there, but is not measured yet."
+
+
+def versions() -> Mapping[str, str]:
+    found: dict[str, str] = {}
+    for name in peers.REQUIREMENTS:
+        try:
+            found[name] = ", ".join(f"{package} {version}" for package, version in peers.versions(name).items())
+        except peers.PeerError as error:
+            found[name] = f"cannot be had for this Python: {error}"
+    return found
