@@ -9,14 +9,17 @@ from __future__ import annotations
 import statistics
 import time
 from dataclasses import replace
-from typing import TYPE_CHECKING, Callable, Dict, List, Optional
+from typing import TYPE_CHECKING, Callable, Dict, List, Optional, Sequence
 
-from edgekit_runtime import environment
+import numpy as np
+
+from edgekit_runtime import environment, quant
 from edgekit_runtime.errors import CheckFailed, InputError
 from edgekit_runtime.plan import Candidate, Plan, Tuning, key
 
 if TYPE_CHECKING:
     from edgekit_runtime.engine import Engine
+    from edgekit_runtime.quant import Array
 
 MAX_SECS = 40.0
 BATCHES = (4, 8)
@@ -25,7 +28,14 @@ GAIN = 1.03
 _WITHIN = 1.25  # of the best: what is farther is left
 _FINAL = 3
 _ROUNDS = 3
+_COMPARED = 8
+# How far the answers may be from the default's, in the mean: check allows two steps for kernels that round differently.
+_STEPS, _SHARE = 2.0, 0.01
 _CALL_MS = 10.0  # a call of several interpreters lasts so long at least, for its threads to matter little
+
+
+class OtherAnswers(CheckFailed):
+    """A plan's answers are not those of the default."""
 
 
 def tune(
@@ -93,6 +103,7 @@ class _Search:
         self._slice = max_secs / 60
         self._progress = progress
         self._times: Dict[Plan, List[float]] = {}
+        self._answers: Sequence[Array] = ()
 
     def each(self, plans: List[Plan], *, again: bool = False) -> None:
         for plan in plans:
@@ -106,9 +117,9 @@ class _Search:
             return
         try:
             with self._open(plan) as engine:
-                refused = engine.batch_refused or engine.pool_refused
-                found = Candidate(plan, refused=refused.message) if refused else self._run(engine, plan)
                 self.model_sha256 = engine.model_sha256
+                refused = engine.batch_refused or engine.pool_refused or self._other_answers(engine)
+                found = Candidate(plan, refused=refused.message) if refused else self._run(engine, plan)
         except CheckFailed as error:
             if must:
                 raise
@@ -137,6 +148,20 @@ class _Search:
 
     def pace(self, plan: Plan) -> Optional[float]:
         return self.found[plan].sample_ms
+
+    def _other_answers(self, engine: Engine) -> Optional[OtherAnswers]:
+        """Other kernels round differently; a model that remembers what it saw answers otherwise in a pool."""
+        answers = engine.infer(engine.samples(_COMPARED))
+        if not self._answers:
+            self._answers = answers
+        for spec, wanted, got in zip(engine.outputs, self._answers, answers):
+            real, other = quant.dequantize(wanted, spec), quant.dequantize(got, spec)
+            size = float(np.abs(real[np.isfinite(real)]).max()) if np.isfinite(real).any() else 0.0
+            allowed = max(_STEPS * quant.step(spec), _SHARE * size)
+            apart = np.abs(real - other)[np.isfinite(real)]
+            if (np.isfinite(real) != np.isfinite(other)).any() or (apart.size and float(apart.mean()) > allowed):
+                return OtherAnswers(f"output '{spec.name}' differs from the default's", output=spec.name)
+        return None
 
     def _run(self, engine: Engine, plan: Plan) -> Candidate:
         several = plan.num_interpreters * plan.batch_size

@@ -26,7 +26,7 @@ KINDS = ("embedded", "openssh", *boards.EMULATED, "dir")
 # Why a command has no business with a kind of board.
 REASONS: Mapping[tuple[str, str], str] = {
     ("dir", "trust"): "a card shows no key",
-    **{("dir", command): "nothing of the board runs here" for command in ("bench", "run", "probe")},
+    **{("dir", command): "nothing of the board runs here" for command in ("bench", "run", "tune", "probe")},
 }
 
 

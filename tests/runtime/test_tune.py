@@ -73,6 +73,18 @@ class TestSearch:
         assert len(reasons) == len(tune.BATCHES)
         assert all(reason and "fixed shape" in reason for reason in reasons)
 
+    def test_a_plan_that_answers_otherwise_is_left(self, models: Path) -> None:
+        """A model that remembers what it was given last answers otherwise when its samples are dealt out."""
+
+        def open_engine(one: Plan) -> Engine:
+            return Engine.load(models / "remembering.tflite", num_interpreters=one.num_interpreters)
+
+        found = tune.tune(open_engine, Plan(1), max_secs=1)
+        assert {one.plan.num_interpreters for one in found.candidates if one.sample_ms is not None} == {1}
+        dealt = [one.refused for one in found.candidates if one.plan.num_interpreters > 1]
+        assert dealt
+        assert all(reason and "differs from the default's" in reason for reason in dealt)
+
     def test_the_time_is_kept_and_what_was_not_reached_is_said(self, models: Path) -> None:
         found = tune.tune(lambda one: Engine.load(models / "classifier_int8.tflite"), Plan(1), max_secs=1e-6)
         assert found.of(Plan(1)).sample_ms is not None
