@@ -30,7 +30,8 @@ def pack(
     calibration record, runtime.
 
     Raises UserError when the model was converted for another profile or the runtime cannot be had, CheckFailed when
-    the model is not the one that its record describes, or not one that the profile's interpreter runs.
+    the model is not the one that its record describes, or not one that the profile's interpreter runs, or where the
+    board has no room for all of it.
     """
     record, files = Conversion.load(model), Files.of(model)
     if record.profile != profile.name:
@@ -56,6 +57,8 @@ def pack(
         members[ANCHORS] = files.anchors
     if files.calibration.is_file():  # a conversion of an older edgekit has none
         members[CALIBRATION] = files.calibration
+    sizes = (len(part) if isinstance(part, bytes) else part.stat().st_size for part in members.values())
+    gate.require_flash(sum(sizes), profile)
     return bundle.build(
         name=release_name(record.name),
         profile=profile.name,

@@ -54,12 +54,15 @@ class Verdict:
     weights_bytes: int
     max_ram_mb: int
     max_model_mb: float
+    flash_free_mb: int
 
     @property
     def too_large(self) -> str | None:
-        """Why it does not fit into the board's memory or its budget for files; None when it does."""
+        """Why it does not fit into the board's memory, its flash or its budget for files; None when it does."""
         if self.weights_bytes > self.max_model_mb * MB:
             return f"the file has {self.weights_bytes / MB:.1f} MB, the profile allows {self.max_model_mb:g} MB"
+        if self.weights_bytes > self.flash_free_mb * MB:
+            return _over_flash("the file", self.weights_bytes, self.flash_free_mb)
         needed = (self.arena_bytes + self.weights_bytes) / MB
         if needed > self.max_ram_mb:
             return f"tensors and weights need at least {needed:.0f} MB, the profile allows {self.max_ram_mb} MB"
@@ -80,6 +83,7 @@ def judge(model: Path, profile: DeviceProfile, interpreter: Wheel) -> Verdict:
         weights_bytes=len(content),
         max_ram_mb=profile.max_ram_mb,
         max_model_mb=profile.max_model_mb,
+        flash_free_mb=profile.flash_free_mb,
     )
 
 
@@ -95,11 +99,28 @@ def require(model: Path, profile: DeviceProfile, interpreter: Wheel) -> Verdict:
     if verdict.too_large is not None:
         raise CheckFailed(
             f"the model does not fit {profile.name}: {verdict.too_large}",
-            hint="choose a smaller model or input, or raise max_model_mb or max_ram_mb in the profile",
+            hint="choose a smaller model or input, or raise max_model_mb, max_ram_mb or flash_free_mb in the profile",
             arena_bytes=verdict.arena_bytes,
             weights_bytes=verdict.weights_bytes,
+            flash_free_mb=verdict.flash_free_mb,
         )
     return verdict
+
+
+def require_flash(release_bytes: int, profile: DeviceProfile) -> None:
+    """Raises CheckFailed when a whole release, the model with all that goes with it, is larger than the free flash."""
+    if release_bytes > profile.flash_free_mb * MB:
+        raise CheckFailed(
+            f"the release does not fit {profile.name}: "
+            + _over_flash("all of it", release_bytes, profile.flash_free_mb),
+            hint="choose a smaller model, or free space on the board and say so in flash_free_mb of the profile",
+            release_bytes=release_bytes,
+            flash_free_mb=profile.flash_free_mb,
+        )
+
+
+def _over_flash(what: str, size: int, free_mb: int) -> str:
+    return f"{what} needs {size / MB:.1f} MB, the profile has {free_mb} MB of flash free (flash_free_mb)"
 
 
 def problems(found: tuple[OperatorCode, ...], interpreter: Wheel) -> tuple[Problem, ...]:

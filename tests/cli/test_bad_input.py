@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.cli.conftest import Material
+from tests.cli.conftest import Made, Material
 from tests.cli.program import Program
 
 
@@ -237,3 +237,15 @@ class TestOptions:
         told = refused(edgekit, material.keras, material.pictures, "--declare", "model.toml")
         assert told["message"] == "model.toml: unknown key 'colour'"
         assert told["hint"] == "did you mean 'color'?"
+
+
+class TestBundle:
+    def test_a_release_that_the_flash_has_no_room_for(self, edgekit: Program, made: Made, repository: Path) -> None:
+        """The model has a few kilobytes, the interpreter that goes with it many megabytes."""
+        text = (repository / "device_profiles/host.toml").read_text("utf-8")
+        (edgekit.cwd / "host.toml").write_text(text.replace('flash_free_mb = "host"', "flash_free_mb = 1"))
+        told = edgekit.fails("bundle", made.int8, "-p", "host.toml", "-o", "m.ekb", code=1)
+        assert told["message"].startswith("the release does not fit host: all of it needs ")
+        assert told["message"].endswith("the profile has 1 MB of flash free (flash_free_mb)")
+        assert "smaller model" in told["hint"]
+        assert not (edgekit.cwd / "m.ekb").exists()

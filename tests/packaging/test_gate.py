@@ -105,6 +105,25 @@ def test_what_does_not_fit_the_board_is_refused() -> None:
         gate.require(model, replace(facts, max_model_mb=0.001), interpreter)
 
 
+@pytest.mark.shared
+def test_a_file_that_the_flash_has_no_room_for_is_refused(shared: Path) -> None:
+    facts, interpreter = settled("raspberry-pi-4b")
+    model = shared / "reference/coral_tflite_dev/mobilenet_v2_1.0_224_quant.tflite"
+    small = replace(facts, flash_free_mb=1)
+    with pytest.raises(CheckFailed, match=r"the file needs 3\.4 MB, the profile has 1 MB of flash free") as caught:
+        gate.require(model, small, interpreter)
+    assert caught.value.fields["flash_free_mb"] == 1
+    assert "flash_free_mb" in (caught.value.hint or "")
+    gate.require(model, replace(facts, flash_free_mb=4), interpreter)
+
+
+def test_what_goes_with_the_file_counts_too() -> None:
+    facts = replace(profile.find("raspberry-pi-4b"), flash_free_mb=1)
+    gate.require_flash(gate.MB, facts)
+    with pytest.raises(CheckFailed, match=r"the release does not fit raspberry-pi-4b: all of it needs 2\.0 MB"):
+        gate.require_flash(2 * gate.MB, facts)
+
+
 def test_the_arena_is_what_is_alive_at_once() -> None:
     """[1, 6] float to [1, 6] float by a product and a sum: the input, which stays, and what each of them makes."""
     content = (MODELS / "fixed.tflite").read_bytes()
