@@ -11,7 +11,7 @@ from edgekit.cli import show
 from edgekit.conversion.candidate import Candidate
 from edgekit.conversion.record import Conversion
 from edgekit.conversion.rehearsal import PASSED, Rehearsal
-from edgekit.errors import CheckFailed
+from edgekit.errors import CheckFailed, EdgekitError
 from edgekit.profiles.profile import DeviceProfile
 from edgekit.validation import validate as validation
 from edgekit.validation.validate import Thresholds, Validation
@@ -63,17 +63,33 @@ def _answer(one: Rehearsal) -> str:
 def show_candidates(candidates: Sequence[Candidate], taken: str) -> None:
     """What was tried, from full INT8 outwards, and what of it was taken."""
     rows = [
-        (
-            f"{one.name} (taken)" if one.name == taken else one.name,
-            show.size(one.size) if one.size is not None else "",
-            f"{100 * one.drop:.2f} %" if one.drop is not None else "-",
-            f"{one.latency_ratio:.2f}x" if one.latency_ratio is not None else "",
-            one.failure or one.what,
-        )
+        (f"{one.name} (taken)" if one.name == taken else one.name, *_cost(one), one.failure or one.what)
         for one in candidates
     ]
-    metric = next((one.metric for one in reversed(candidates) if one.metric), "")
-    show.table("candidates", ["", "size", f"loses of {metric}", "time / float here", ""], rows)
+    show.table("candidates", _columns(candidates), rows)
+
+
+def show_refused(failure: EdgekitError) -> None:
+    """As talk, what a repair has tried that took nothing, and why not; nothing of any other failure."""
+    if "candidates" not in failure.fields:
+        return
+    candidates = [schema.read(Candidate, one, "candidates") for one in failure.fields["candidates"]]
+    above = f"above {100 * failure.fields['max_drop']:.2f} %"
+    rows = [(one.name, *_cost(one), one.failure or f"{above}: {one.what}") for one in candidates]
+    show.table("candidates, none of them taken", _columns(candidates), rows, console=show.talk())
+
+
+def _columns(candidates: Sequence[Candidate]) -> list[str]:
+    metric = next((one.metric for one in reversed(candidates) if one.metric), None)
+    return ["", "size", f"loses of {metric}" if metric else "loses", "time / float here", ""]
+
+
+def _cost(one: Candidate) -> tuple[str, str, str]:
+    return (
+        show.size(one.size) if one.size is not None else "",
+        f"{100 * one.drop:.2f} %" if one.drop is not None else "-",
+        f"{one.latency_ratio:.2f}x" if one.latency_ratio is not None else "",
+    )
 
 
 def show_validation(result: Validation, *, held_out: bool, told: Sequence[str] = (), kind: str = "int8") -> None:

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 import edgekit
-from edgekit.cli import bench, boards, deploy, models, probe, profiles, show, tune
+from edgekit.cli import bench, boards, deploy, figures, models, probe, profiles, show, tune
 from edgekit.cli.help import Group
 from edgekit.errors import EdgekitError
 
@@ -68,5 +68,6 @@ def main() -> None:
             show.say("interrupted")
         raise
     except EdgekitError as failure:
+        figures.show_refused(failure)
         show.error(failure, as_json="--json" in sys.argv)
         sys.exit(failure.exit_code)

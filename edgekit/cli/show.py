@@ -60,14 +60,16 @@ def next_step(*words: object) -> None:
     say(shlex.join(str(word) for word in words), label="next:", style="dim")
 
 
-def table(title: str | None, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+def table(
+    title: str | None, columns: Sequence[str], rows: Iterable[Sequence[Any]], *, console: Console | None = None
+) -> None:
     heading = None if title is None else Text(printable(title), "bold")
     grid = Table(title=heading, title_justify="left", header_style="bold", show_header=any(columns))
     for index, column in enumerate(columns):
         grid.add_column(Text(printable(column)), overflow="fold", justify="left" if index == 0 else "default")
     for row in rows:
         grid.add_row(*(Text("-" if cell is None else printable(str(cell))) for cell in row))
-    out().print(grid)
+    (console or out()).print(grid)
 
 
 def error(failure: EdgekitError, *, as_json: bool) -> None:

@@ -26,6 +26,7 @@ MAX_SAMPLES = 8
 LIMIT_S = 600.0
 MAX_BYTES = 1024 * 1024  # of arrays; an uncompressed .npz adds a few hundred bytes each
 _OVERHEAD_BYTES = 4096
+REPAIR = "convert with --max-drop 1%, say: a repair keeps in float what does not run in INT8"
 
 
 @dataclass(frozen=True)
@@ -159,7 +160,8 @@ def _engine(request: Request, model: str, kind: str) -> Engine:
         )
     except ModelError as error:
         raise CheckFailed(
-            f"the {kind} model was converted but does not run: {error.message}", hint=error.hint
+            f"the {kind} model was converted but does not run: {error.message}",
+            hint=error.hint or (REPAIR if kind == "INT8" else None),
         ) from error
 
 
@@ -170,7 +172,8 @@ def _run_blank(int8: Engine, specs: tuple[TensorSpec, ...]) -> None:
         int8.infer_real(blank)
     except ModelError as error:
         raise CheckFailed(
-            f"the model was converted but does not run on an input of zeros: {error.message}", hint=error.hint
+            f"the model was converted but does not run on an input of zeros: {error.message}",
+            hint=error.hint or REPAIR,
         ) from error
 
 
@@ -182,7 +185,9 @@ def _run(sample: Sample, int8: Engine, reference: Engine) -> tuple[list[Any], li
         wanted = list(reference.infer_real(real))
         got = [quant.dequantize(out, spec) for out, spec in zip(int8.infer(stored), int8.outputs, strict=True)]
     except ModelError as error:
-        raise CheckFailed(f"the model was converted but does not run: {error.message}", hint=error.hint) from error
+        raise CheckFailed(
+            f"the model was converted but does not run: {error.message}", hint=error.hint or REPAIR
+        ) from error
     for spec, one, other in zip(int8.outputs, wanted, got, strict=True):
         if not (np.isfinite(one).all() and np.isfinite(other).all()):
             raise CheckFailed(

@@ -278,7 +278,7 @@ def _float_operators(found: flatbuffer.TFLite, request: Request) -> tuple[str, .
     if not (request.allow_float or request.repair):
         raise UserError(
             f"{request.model}: not INT8 throughout: the converter left these operators in float: {names}",
-            hint="say --allow-float to accept that",
+            hint="say --allow-float to accept that, or --max-drop 1% for a repair that keeps in float what it must",
             operators=list(found.float_operators),
         )
     return (f"operators kept in float: {names}",)

@@ -3,6 +3,7 @@
 Each is built, run and judged in processes of their own: a candidate that crashes its interpreter is one that failed.
 """
 
+import math
 import os
 import re
 from collections.abc import Callable, Sequence
@@ -84,15 +85,25 @@ def repair(
     fitting = [one for one in tried if climb.fits(one)]
     if fitting:
         return climb.taken(min(fitting, key=lambda one: one.judged.latency_ratio or 0.0), tried)
-    candidates = tuple(one.judged for one in tried)
+    raise _none_fits(request.model, [one.judged for one in tried], budget)
+
+
+def _none_fits(model: str, candidates: Sequence[Candidate], budget: Budget) -> CheckFailed:
     best = min((one for one in candidates if one.drop is not None), key=lambda one: one.drop or 0.0, default=None)
-    why = f"the best is {best.name}, which loses {best.drop:.2%} of {best.metric}" if best else "none of them runs"
-    int8_only = bool(budget.profile.int8_only)
-    only = ", and the profile takes INT8 only" if int8_only else ""
-    raise CheckFailed(
-        f"{request.model}: no candidate loses at most {budget.max_drop:.2%}: {why}{only}",
-        hint="allow more with --max-drop" + (", or drop int8_only from the profile" if int8_only else ""),
+    if best is not None and best.drop is not None:
+        why = f"the best is {best.name}, which loses {best.drop:.2%} of {best.metric}"
+        ways = [f"--max-drop {math.ceil(best.drop * 1e4) / 100:g}% takes {best.name}"]
+    else:
+        why = "none of them runs"
+        ways = ["change in the model what stops them, or take a profile with a newer interpreter"]
+    if budget.profile.int8_only:
+        why += ", and the profile takes INT8 only"
+        ways.insert(0, "drop int8_only from the profile, so that what INT8 spoils may stay in float")
+    return CheckFailed(
+        f"{model}: no candidate loses at most {budget.max_drop:.2%}: {why}",
+        hint="; or ".join(ways),
         candidates=[schema.plain(one) for one in candidates],
+        max_drop=budget.max_drop,
     )
 
 

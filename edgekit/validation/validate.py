@@ -234,7 +234,11 @@ def check(validation: Validation, thresholds: Thresholds) -> None:
                 f"more than {thresholds.max_accuracy_drop:.2%}"
             )
     if failures:
-        raise CheckFailed("INT8 is too far from float: " + "; ".join(failures), failures=failures)
+        raise CheckFailed(
+            "INT8 is too far from float: " + "; ".join(failures),
+            hint="convert with --max-drop 1%, say: a repair keeps in float what INT8 spoils",
+            failures=failures,
+        )
 
 
 def _sha256(path: Path) -> str:

@@ -13,6 +13,7 @@ import pytest
 
 from tests.cli.conftest import Made, Material
 from tests.cli.program import Program
+from tests.speech import piano_windows
 
 
 def refused(edgekit: Program, model: Path, data: Path | str, *words: str, code: int = 2) -> dict[str, Any]:
@@ -124,7 +125,7 @@ class TestModel:
     def test_an_operator_that_exists_in_float_only(self, edgekit: Program, material: Material) -> None:
         told = refused(edgekit, material.sine, material.vectors)
         assert "SIN" in told["message"]
-        assert told["hint"] == "say --allow-float to accept that"
+        assert told["hint"].startswith("say --allow-float to accept that, or --max-drop 1%")
         ended = edgekit(
             "convert", material.sine, "-p", "host", "-c", material.vectors, "-o", "m.tflite", "--allow-float"
         )
@@ -237,6 +238,39 @@ class TestOptions:
         told = refused(edgekit, material.keras, material.pictures, "--declare", "model.toml")
         assert told["message"] == "model.toml: unknown key 'colour'"
         assert told["hint"] == "did you mean 'color'?"
+
+
+@pytest.mark.shared
+class TestRepair:
+    """basic-pitch divides by what INT8 rounds to zero."""
+
+    @pytest.fixture
+    def piano(self, edgekit: Program, shared: Path) -> tuple[Path, list[str | Path]]:
+        np.save(edgekit.cwd / "piano.npy", piano_windows(shared / "data/speech_wavs"))
+        return shared / "models/basic_pitch_savedmodel/saved_model", ["-c", "piano.npy", "-o", "m.tflite"]
+
+    def test_int8_that_does_not_run_has_a_way_out(self, edgekit: Program, piano: tuple[Path, list[str | Path]]) -> None:
+        model, words = piano
+        told = edgekit.fails("convert", model, "-p", "host", *words)
+        assert "--max-drop 1%" in told["hint"]
+        told = edgekit.fails("convert", model, "-p", "host", *words, "--allow-float", code=1)
+        assert "(DIV) failed to invoke" in told["message"]
+        assert told["hint"].startswith("convert with --max-drop 1%")
+
+    def test_what_was_tried_is_shown_where_nothing_is_taken(
+        self, edgekit: Program, piano: tuple[Path, list[str | Path]], repository: Path
+    ) -> None:
+        model, words = piano
+        text = (repository / "device_profiles/host.toml").read_text("utf-8")
+        (edgekit.cwd / "host.toml").write_text(text + "int8_only = true\n")
+        ended = edgekit("convert", model, "-p", "host.toml", *words, "--max-drop", "1%", code=1)
+        assert ended.out == ""
+        assert "candidates, none of them taken" in ended.err
+        said = " ".join(ended.err.split())
+        assert "(DIV) failed to invoke" in said.partition("error:")[0]
+        assert "above 1.00 %: INT8, with ranges" in said
+        assert "hint: drop int8_only from the profile" in said
+        assert said.endswith("% takes int8-clipped")
 
 
 class TestBundle:

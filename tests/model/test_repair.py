@@ -15,13 +15,14 @@ from edgekit_runtime.engine import Engine
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgekit.conversion import convert, layers
-from edgekit.conversion.candidate import RUNGS
+from edgekit.conversion import convert, layers, repair
+from edgekit.conversion.candidate import RUNGS, Candidate
 from edgekit.conversion.record import Conversion, Files
 from edgekit.datasets.declaration import Declaration, declare
 from edgekit.errors import CheckFailed
 from edgekit.models import flatbuffer, operators, ranges
 from edgekit.profiles.profile import DeviceProfile
+from edgekit.runtimes import resolve
 from tests.fixtures.make_models import as_float, classifier
 from tests.speech import piano_windows
 
@@ -116,7 +117,22 @@ def test_a_profile_that_takes_int8_only_is_told_what_that_costs(
     tried = caught.value.fields["candidates"]
     assert [one["name"] for one in tried] == ["int8", "int8-clipped"]
     assert all(one["drop"] > 0.01 for one in tried)
-    assert "--max-drop" in (caught.value.hint or "")
+    best = min(tried, key=lambda one: one["drop"])
+    drop_int8_only, more = (caught.value.hint or "").split("; or ")
+    assert drop_int8_only.startswith("drop int8_only from the profile")
+    allowed, name = more.removeprefix("--max-drop ").split("% takes ")
+    assert name == best["name"]
+    assert best["drop"] <= float(allowed) / 100 < best["drop"] + 1e-4
+
+
+def test_where_nothing_runs_no_budget_is_proposed(board: DeviceProfile) -> None:
+    budget = repair.Budget(0.01, Path("d"), replace(board, int8_only=True), resolve.choose(board)[0], lambda *_: None)
+    failure = repair._none_fits("m", [Candidate("int8", 9, failure="(DIV) failed to invoke")], budget)
+    assert failure.message.endswith("none of them runs, and the profile takes INT8 only")
+    assert (failure.hint or "").startswith("drop int8_only from the profile")
+    assert "--max-drop" not in (failure.hint or "")
+    budget = replace(budget, profile=board)
+    assert "change in the model" in (repair._none_fits("m", [], budget).hint or "")
 
 
 class TestRanges:
