@@ -80,6 +80,16 @@ class TestLocal:
         (edgekit.cwd / "x.tflite").write_bytes(b"nothing")
         assert "not a TFLite model" in edgekit.fails("bench", "--local", "--model", "x.tflite")["message"]
 
+    @pytest.mark.shared
+    def test_a_model_that_crashes_its_interpreter(self, edgekit: Program, shared: Path) -> None:
+        name = (
+            "reference/malformed_or_hostile_tflite_dev/tflm/tensorflow/lite/micro/models/keyword_scrambled_8bit.tflite"
+        )
+        told = edgekit.fails("bench", "--local", "--model", shared / name)
+        assert (told["type"], told["fields"]["signal"][:3]) == ("ModelCrashed", "SIG")  # which one differs by run
+        assert "keyword_scrambled_8bit.tflite: crashed its interpreter on this computer" in told["message"]
+        assert told["hint"]
+
     def test_a_report_that_cannot_be_written(self, edgekit: Program, made: Made) -> None:
         told = edgekit.fails("bench", "--local", "--model", made.int8, *SHORT, "-o", "nowhere/r.json")
         assert "nowhere/r.json: cannot be written" in told["message"]
