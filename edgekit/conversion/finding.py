@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 # What makes a model answer nonsense, or its figures untrue; the others cost some accuracy at most.
-SERIOUS = frozenset({"range", "color-order", "double-normalisation", "constant-input", "leakage"})
+SERIOUS = frozenset({"range", "color-order", "double-normalisation", "constant-input", "labels", "leakage"})
 
 
 @dataclass(frozen=True)

@@ -29,6 +29,7 @@ BOTH = 2.0  # where the two agree
 LEAST = 0.02  # nats: less is of no account, however sure
 CHANGED = 0.05  # share of pictures with another best class; else the model was only made bolder
 FEWEST = 16  # pictures that say anything
+BY_CHANCE = 0.3  # Cohen's kappa: with less, and within CLEARLY of none, answers and labels have nothing in common
 _TINY = 1e-6  # the least probability that counts: one picture that is wrong for sure is not to decide
 
 
@@ -44,23 +45,56 @@ class _Answers:
 def compare(
     engine: Engine, declared: Preprocess, pictures: Sequence[Array], labels: Sequence[int | None]
 ) -> list[Finding]:
-    """What is clearly better than the declared range or colour order, if anything. `pictures` are pixels (uint8)."""
+    """What is clearly better than the declared range or colour order, if anything. `pictures` are pixels (uint8).
+
+    Labels that have nothing in common with the answers, whatever is declared, are a finding, and decide nothing else.
+    """
     if len(pictures) < FEWEST:
         return []
     usual = _answers(engine, declared, pictures, labels)
-    better: dict[str, tuple[float, _Answers]] = {}
+    others = {}
     for name, other in _others(declared).items():
         flipped = other.color != declared.color
         tried = [picture[..., ::-1] for picture in pictures] if flipped else pictures
-        answers = _answers(engine, other, tried, labels)
-        if _better(answers, usual):
-            ranked = answers.tells if answers.right is None else answers.right
-            better[name] = (float(ranked.mean()), answers)
-    if not better:
-        return []
-    best = max(better, key=lambda name: better[name][0])
-    name = "color-order" if best.startswith("color") else "range"
-    return [Finding(name, _seen(best, better[best][1], usual, labels), f"was the model trained with {best}?")]
+        others[name] = _answers(engine, other, tried, labels)
+    found = []
+    if usual.right is not None and all(_by_chance(one.best, labels) for one in (usual, *others.values())):
+        found.append(_wrong_labels(usual.best, labels))
+        usual = replace(usual, right=None)
+        others = {name: replace(one, right=None) for name, one in others.items()}
+    better = {name: one for name, one in others.items() if _better(one, usual)}
+    if better:
+        best = max(better, key=lambda name: float(_ranked(better[name]).mean()))
+        kind = "color-order" if best.startswith("color") else "range"
+        found.append(Finding(kind, _seen(best, better[best], usual, labels), f"was the model trained with {best}?"))
+    return found
+
+
+def _ranked(answers: _Answers) -> Array:
+    return answers.tells if answers.right is None else answers.right
+
+
+def _by_chance(best: Array, labels: Sequence[int | None]) -> bool:
+    """Whether the best classes are right no more often than if they were dealt out anew. One label tells nothing."""
+    right = np.array(labels, int)
+    known = np.unique(right)
+    if len(known) < 2:
+        return False
+    hits = float((best == right).mean())
+    chance = float(sum((best == label).mean() * (right == label).mean() for label in known))
+    spread = math.sqrt(chance * (1 - chance) / len(right))
+    return hits <= chance + CLEARLY * spread and hits - chance < BY_CHANCE * (1 - chance)
+
+
+def _wrong_labels(best: Array, labels: Sequence[int | None]) -> Finding:
+    hits = int((best == np.array(labels)).sum())
+    seen = (
+        f"the float model's best class is the label of {hits} of {len(labels)} samples, no more than by chance, with "
+        "any range and colour order"
+    )
+    return Finding(
+        "labels", seen, "are labels or class folders in the order of the model's outputs, and is it trained?"
+    )
 
 
 def _others(declared: Preprocess) -> dict[str, Preprocess]:

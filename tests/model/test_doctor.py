@@ -13,7 +13,7 @@ from edgekit_runtime import schema
 from edgekit_runtime.manifest import Preprocess, TensorSpec
 from PIL import Image
 
-from edgekit.conversion import convert, doctor, lowering
+from edgekit.conversion import convert, doctor, lowering, trial
 from edgekit.conversion.calibration import CalibrationRecord
 from edgekit.conversion.doctor import Request
 from edgekit.conversion.record import Files
@@ -62,6 +62,29 @@ class TestDeclaration:
         if found:
             assert "with range 0..255 the float model's top-1 accuracy on 192 samples is" in findings["range"]
             assert findings["range"].endswith("was the model trained with range 0..255?")
+
+    @pytest.mark.parametrize("how", ["shifted", "dealt"])
+    def test_labels_that_are_wholly_wrong(self, shared: Path, cifar: Path, tmp_path: Path, how: str) -> None:
+        """Each class under the next one's name, and names that are dealt out to the pictures."""
+        classes = sorted(path.name for path in cifar.iterdir())
+        for number, path in enumerate(sorted(cifar.rglob("*.jpg"))):
+            shift = 1 if how == "shifted" else number
+            name = classes[(classes.index(path.parent.name) + shift) % len(classes)]
+            (tmp_path / name).mkdir(exist_ok=True)
+            (tmp_path / name / f"{number}.jpg").symlink_to(path)
+        model = shared / "reference/mlperf_tiny_tflite/image_classification/trained_models/pretrainedResnet.tflite"
+        findings = examine(asked(model, tmp_path, preprocess=Preprocess(32, 32), classifies=True))
+        assert list(findings) == ["labels"]
+        assert "of 192 samples, no more than by chance" in findings["labels"]
+
+
+def test_chance_is_told_from_few_labels() -> None:
+    rare = [0] * 59 + [1]
+    assert not trial._by_chance(np.array(rare), rare)
+    assert not trial._by_chance(np.zeros(60, int), [1] * 60)  # of one label nothing is told
+    assert trial._by_chance(np.array([0, 1] * 30), [1, 0] * 30)
+    assert trial._by_chance(np.array([0, 1] * 30), [0, 0, 1, 1] * 15)
+    assert not trial._by_chance(np.array([0, 1] * 30), [0, 1, 0, 1, 1, 0] * 10)  # 80 % of two classes
 
 
 @pytest.mark.shared
