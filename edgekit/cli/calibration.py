@@ -68,4 +68,4 @@ def _show(found: Diagnosis, data: Path) -> None:
     if found.skipped:
         show.line(f"{found.skipped} more could not be read")
     if found.enough is not None:
-        show.line(f"the ranges settle with {found.enough} samples")
+        show.line(f"the ranges settle with {found.enough} sample{'s' * (found.enough > 1)}")

@@ -116,7 +116,7 @@ def show_validation(result: Validation, *, held_out: bool, told: Sequence[str] =
             "says nothing of a board",
         )
     )
-    data = "samples" if held_out else "calibration samples, none held out"
+    data = "samples" if held_out else "samples of the calibration data, none held out"
     small = _kind(kind)
     show.table(f"FP32 against {small}, {result.samples} {data}", ["", "FP32", small, ""], rows)
     if result.top1_agreement is not None:

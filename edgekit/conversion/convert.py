@@ -64,8 +64,8 @@ def convert(
     float. With `max_drop` (a share of 1) a model that loses more is repaired: see `repair`; it is judged on `held_out`,
     else on `data`, by what `truth` and `foreground` say is right (see `validate`).
 
-    `cache` is a folder of earlier conversions (`cache.default()` is the user's): one of the same content is taken from
-    there, and a new one put there; nothing is when `data` are a Python function.
+    `cache` is a folder of earlier conversions (`edgekit.conversion_cache()` is the user's): one of the same content is
+    taken from there, and a new one put there; nothing is when `data` are a Python function.
 
     TensorFlow runs in a process of its own; what it says goes to `log` (default: the user's log folder).
 
