@@ -3,6 +3,7 @@
 Everything here runs in a process of its own; TensorFlow is imported inside the functions.
 """
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -160,6 +161,7 @@ def quantize(request: Request, progress: Progress) -> tuple[Quantized, ...]:
             versions=versions,
             notes=(*opened.notes, *notes)
             + (("the batch is fixed to 1",) if inputs[0].shape[:1] == (1,) else ())
+            + _repeated(labels)
             + stream.notes(),
             detection=detection,
             failure=failure,
@@ -243,19 +245,38 @@ def calibration(stream: Stream, preprocess: Preprocess | None, progress: Progres
     """The stream as what TensorFlow calibrates with."""
 
     def samples() -> Iterator[list[Any]]:
+        seen = []
         for number, sample in enumerate(stream):
             progress("calibrate", number, stream.wanted)
             values = sample.inputs
+            seen.append([(value.min(), value.max()) for value in values if value.dtype.kind == "f" and value.size > 1])
             if number == 0 and preprocess is not None:
                 values = (_full_range(values[0], preprocess),)
             yield [
                 value[None] if batch.has_batch(spec) else value
                 for spec, value in zip(stream.inputs, values, strict=True)
             ]
+        _require_change(seen)
         progress("calibrate", stream.wanted, stream.wanted)
         progress("quantize", 0, 1)
 
     return samples
+
+
+def _require_change(ends: Sequence[Sequence[tuple[float, float]]]) -> None:
+    """Raises UserError where nothing that could carry data does; of several inputs one may be a state that begins at 0.
+
+    `ends` are the least and largest value of each real input, sample by sample.
+    """
+    spans = np.array(ends, np.float64)  # samples, inputs, 2
+    if len(spans) < 2 or not spans.size:
+        return
+    if bool((spans[..., 0].min(axis=0) == spans[..., 1].max(axis=0)).all()):
+        raise UserError(
+            f"the calibration data are {spans.flat[0]:g} throughout, in all {len(spans)} samples: they tell no range",
+            hint="give samples of what the model really gets",
+            samples=len(spans),
+        )
 
 
 def _full_range(picture: Any, preprocess: Preprocess) -> Any:
@@ -294,6 +315,12 @@ def task_of(outputs: Sequence[TensorSpec], labels: Sequence[str] | None, preproc
         return "classification"
     one = len(outputs) == 1 and len(outputs[0].shape) == 2 and outputs[0].shape[1] > 1
     return "classification" if one and preprocess is not None else "raw"
+
+
+def _repeated(labels: Sequence[str] | None) -> tuple[str, ...]:
+    """ImageNet has two cranes and two maillots: worth knowing, and no mistake."""
+    twice = sorted(name for name, count in Counter(labels or ()).items() if count > 1)
+    return (f"labels that stand for more than one class: {', '.join(twice)}",) if twice else ()
 
 
 def _versions(tf: Any, path: Path, form: str) -> dict[str, str]:

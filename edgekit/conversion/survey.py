@@ -29,6 +29,7 @@ class Survey:
         self._names: list[str] = []
         self._largest: list[list[float]] = []
         self._ends: list[list[tuple[float, float]]] = []
+        self._wide: list[bool] = []  # of each input: whether a sample has more than one value of it
         self._thumbnails: list[Array] = []
 
     def add(self, sample: Sample) -> None:
@@ -37,6 +38,7 @@ class Survey:
         self._names.append(sample.name)
         ends = [(float(value.min()), float(value.max())) if value.size else (0.0, 0.0) for value in sample.inputs]
         self._ends.append(ends)
+        self._wide = [value.size > 1 for value in sample.inputs]
         self._largest.append([max(abs(low), abs(high)) for low, high in ends])
         if self._preprocess is not None and len(self._thumbnails) < COMPARED:
             self._thumbnails.append(_thumbnail(pixels(sample, self._preprocess)))
@@ -96,7 +98,7 @@ class Survey:
                 if ends[:, number, 0].min() == ends[:, number, 1].max():
                     seen = f"input {number} is {ends[0, number, 0]:g} throughout, in all {len(ends)} samples"
                     found.append(Finding("constant-input", seen, "its range cannot be told; give what it really gets"))
-        flat = int((ends[..., 0] == ends[..., 1]).all(axis=1).sum())
+        flat = int((ends[..., 0] == ends[..., 1])[:, self._wide].all(axis=1).sum()) if any(self._wide) else 0
         if not found and flat > CONSTANT * len(ends):
             seen = f"{flat} of {len(ends)} samples hold one value only"
             found.append(Finding("constant", seen, "are these blank pictures, or silence?"))

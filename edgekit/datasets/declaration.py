@@ -22,6 +22,8 @@ MAX_LABELS = 100_000
 _PICTURE_KEYS = ("width", "height", "color", "range", "mean", "std", "resize", "filter", "pad")
 _CHOICES = {"task": TASKS, "color": tuple(COLORS), "range": tuple(RANGES), "resize": RESIZES, "filter": FILTERS}
 
+_NAME = re.compile(r"(?!\.)[^/\\\x00-\x1f\x7f]{1,128}")
+
 
 @dataclass(frozen=True)
 class Declaration:
@@ -46,6 +48,8 @@ class Declaration:
     detection: DeclaredHeads | None = None
 
     def __post_init__(self) -> None:
+        if self.name is not None and not _NAME.fullmatch(self.name):
+            raise ValueError(f"name {self.name!r} is not a name: no '/', no sign that is not printed, no '.' in front")
         for key, allowed in _CHOICES.items():
             value = getattr(self, key)
             if value is not None and value not in allowed:

@@ -198,10 +198,11 @@ class TestData:
             (np.zeros((8, 4), np.int32), "input 'x' expects float32, got int32"),
             (np.zeros((0, 4), np.float32), "holds no sample"),
             (np.full((8, 4), np.nan, np.float32), "holds NaN or infinity"),
+            (np.full((8, 4), 0.5, np.float32), "the calibration data are 0.5 throughout, in all 8 samples"),
             (np.array(["a", "b"]), "expected numbers"),
             (np.array([{}, {}], dtype=object), "not a readable NumPy file"),
         ],
-        ids=["shape", "dtype", "empty", "nan", "text", "pickle"],
+        ids=["shape", "dtype", "empty", "nan", "constant", "text", "pickle"],
     )
     def test_arrays_that_do_not_fit(self, array: Any, message: str, edgekit: Program, material: Material) -> None:
         np.save(edgekit.cwd / "x.npy", array)
@@ -217,6 +218,7 @@ class TestOptions:
         ("words", "message"),
         [
             (("--range", "0..2"), "range '0..2' is not one of -1..1, 0..1, 0..255"),
+            (("--name", "../../evil"), "name '../../evil' is not a name"),
             (("--color", "CMYK"), "color 'CMYK' is not one of RGB, BGR, GRAY"),
             (("--mean", "0.5"), "mean and std belong together"),
             (("--size", "large"), "--size: 'large' is no size"),

@@ -13,13 +13,14 @@ from edgekit_runtime import schema
 from edgekit_runtime.manifest import Preprocess, TensorSpec
 from PIL import Image
 
-from edgekit.conversion import convert, doctor, lowering, trial
+from edgekit.conversion import convert, doctor, lowering, quantize, trial
 from edgekit.conversion.calibration import CalibrationRecord
 from edgekit.conversion.doctor import Request
 from edgekit.conversion.record import Files
 from edgekit.conversion.survey import Survey, leaked
 from edgekit.datasets.dataset import Sample, open_dataset
 from edgekit.datasets.declaration import RANGES, declare
+from edgekit.errors import UserError
 from edgekit.models.source import open_model
 from edgekit.profiles.profile import DeviceProfile
 from tests.model.conftest import Converted
@@ -196,6 +197,22 @@ class TestData:
         rows[:32] = 0.5
         rows[:32] += np.arange(32, dtype=np.float32)[:, None] / 100
         assert self.diagnosed(model, rows, tmp_path)["constant"].startswith("32 of 64 samples hold one value only")
+
+    def test_inputs_of_one_value_are_no_constants(self) -> None:
+        seen = Survey(None)
+        for number in range(20):
+            value = np.array([number], np.float32)
+            seen.add(Sample(str(number), str(number), (value,), None))
+        assert [finding.name for finding in seen.findings()] == []
+
+    def test_a_label_of_two_classes_is_told(self) -> None:
+        assert quantize._repeated(["crane", "owl", "crane"]) == ("labels that stand for more than one class: crane",)
+        assert quantize._repeated(["crane", "owl"]) == quantize._repeated(None) == ()
+
+    def test_a_state_that_begins_at_zero_is_no_constant_calibration(self) -> None:
+        quantize._require_change([[(0.0, 0.0), (-1.0, 1.0)], [(0.0, 0.0), (-1.0, 2.0)]])
+        with pytest.raises(UserError, match="0 throughout, in all 2 samples"):
+            quantize._require_change([[(0.0, 0.0), (1.0, 1.0)]] * 2)
 
     def test_outliers(self, model: Path, rows: np.ndarray, tmp_path: Path) -> None:
         rows[7] *= 100
