@@ -10,7 +10,7 @@ from edgekit_runtime import schema
 from edgekit.cli import show
 from edgekit.conversion.candidate import Candidate
 from edgekit.conversion.record import Conversion
-from edgekit.conversion.rehearsal import PASSED, Rehearsal
+from edgekit.conversion.rehearsal import NOT_RUN, PASSED, Rehearsal
 from edgekit.errors import CheckFailed, EdgekitError
 from edgekit.profiles.profile import DeviceProfile
 from edgekit.validation import validate as validation
@@ -39,7 +39,9 @@ def show_conversion(made: Conversion, facts: DeviceProfile) -> None:
         rows.append(("memory", show.memory(made.arena_bytes, made.model_size)))
     if made.delegation is not None:
         rows.append(("XNNPACK here", str(made.delegation)))
-    rows += [(one.runtime if one.xnnpack else "without XNNPACK", _answer(one)) for one in made.rehearsals]
+    rows += [
+        (one.instead_of or one.runtime if one.xnnpack else "without XNNPACK", _answer(one)) for one in made.rehearsals
+    ]
     if calibration.skipped:
         rows.append(("skipped", f"{calibration.skipped} unreadable picture{'s' * (calibration.skipped > 1)}"))
     show.table(f"{made.name}: {made.provenance.source_format} to {_kind(made.kind)} for {facts.name}", ["", ""], rows)
@@ -55,6 +57,11 @@ def show_conversion(made: Conversion, facts: DeviceProfile) -> None:
 
 
 def _answer(one: Rehearsal) -> str:
+    if one.verdict == NOT_RUN:
+        return "not tried here"
+    if one.instead_of is not None:
+        tried = f"{one.verdict} in {one.runtime} instead, the nearest that this computer has"
+        return f"{tried}; of {one.instead_of} only the operators and their versions are known"
     if one.batch is None:
         return f"{one.verdict} here"
     return f"{one.verdict} here; {one.batch_refused or f'a batch of {one.batch} answers as {one.batch} single runs do'}"

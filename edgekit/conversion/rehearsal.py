@@ -11,6 +11,7 @@ class Rehearsal:
     "differs" (from float by more than a board allows), "crashed", "timed-out" or "not-run".
 
     `batch` is the largest batch up to 4 whose results are those of single runs, `batch_refused` why it is less.
+    `instead_of` is the board's interpreter where this computer has none of it, and `runtime` the nearest newer one.
     """
 
     runtime: str
@@ -20,6 +21,7 @@ class Rehearsal:
     proposal: str | None = None
     batch: int | None = None
     batch_refused: str | None = None
+    instead_of: str | None = None
 
     def __str__(self) -> str:
         how = self.runtime if self.xnnpack else f"{self.runtime} without XNNPACK"

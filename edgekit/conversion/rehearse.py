@@ -42,7 +42,9 @@ _VERDICTS = {
 }
 _CRASHED = "choose another interpreter in the profile"
 _UNFETCHED = "'edgekit fetch PROFILE' gets it where there is a network; the board checks the release in any case"
-_NO_WHEEL = "the board checks the release before it is activated"
+_NO_WHEEL = (
+    "install a Python that it has wheels for beside this one; else the board checks the release before it is activated"
+)
 
 
 def rehearse(
@@ -56,18 +58,24 @@ def rehearse(
     """Check `model` with XNNPACK and without; its golden samples and anchors are beside it.
 
     Raises CheckFailed with the verdict where the board would not take it: what fails only without XNNPACK does not stop
-    it, nor does an interpreter that this computer has no wheel of, or cannot fetch; nor one that differs from float,
-    unless `strict`: the board's processor has other kernels, and its own check judges.
+    it, nor does an interpreter that this computer has no wheel of, or cannot fetch. Where there is a newer one, that
+    tries it, and stops nothing unless `strict`; nor does one that differs from float, unless `strict`: the board's
+    processor has other kernels, and its own check judges.
     """
+    wanted, profile = _runtime(profile), here.nearest(profile)
     with _interpreter(profile, progress) as found_here:
         if isinstance(found_here, Rehearsal):
-            return (found_here,)
+            return (replace(found_here, runtime=wanted),)
         python, path, folder = found_here
         runtime = _runtime(profile)
         release = _release(folder / "release", conversion, profile, runtime, model)
         with ThreadPoolExecutor(2) as pool:
             found = tuple(pool.map(lambda xnnpack: _check(python, path, release, runtime, xnnpack), (True, False)))
+    if runtime != wanted:
+        found = tuple(replace(one, instead_of=wanted) for one in found)
     usual = found[0]
+    if usual.instead_of is not None and not strict:
+        return found  # another interpreter's word is told, and judges nothing
     if usual.verdict not in ((PASSED,) if strict else (PASSED, DIFFERS)):
         raise CheckFailed(
             f"{runtime} of {profile.name}, on this computer: {usual.verdict}: {usual.reason}",

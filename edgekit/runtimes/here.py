@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import subprocess
 import sys
@@ -9,8 +10,10 @@ from collections.abc import Iterator
 from dataclasses import replace
 from importlib import metadata
 
+from edgekit.errors import UserError
 from edgekit.profiles import hostfacts
 from edgekit.profiles.profile import ABIS, DeviceProfile
+from edgekit.runtimes import resolve
 from edgekit.runtimes.table import INTERPRETERS
 
 _LIMIT_S = 60.0
@@ -44,6 +47,19 @@ def stand_in(profile: DeviceProfile) -> tuple[DeviceProfile, str]:
         numpy_version=None,
     )
     return facts, executable
+
+
+def nearest(profile: DeviceProfile) -> DeviceProfile:
+    """The profile, or where no Python of this computer has a wheel of its interpreter, one with the nearest newer."""
+    rows = [row for row in INTERPRETERS if row.package == profile.runtime]
+    versions = sorted({row.version for row in rows}, key=lambda text: [int(part) for part in text.split(".")])
+    later = versions[versions.index(profile.runtime_version) :] if profile.runtime_version in versions else []
+    for version in () if is_own(profile) else later:
+        other = replace(profile, runtime_version=version)
+        with contextlib.suppress(UserError):
+            resolve.choose(stand_in(other)[0])
+            return other
+    return profile
 
 
 def _pythons(versions: set[str]) -> Iterator[tuple[str, str]]:

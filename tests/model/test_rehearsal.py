@@ -5,12 +5,14 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from edgekit_runtime.manifest import GOLDEN
 
+from edgekit.cli.figures import show_conversion
 from edgekit.conversion import convert, rehearse
 from edgekit.conversion.record import Conversion, Files
 from edgekit.conversion.rehearsal import DIFFERS, NOT_RUN, PASSED, Rehearsal
@@ -19,6 +21,7 @@ from edgekit.errors import CheckFailed
 from edgekit.models import flatbuffer
 from edgekit.profiles import profile
 from edgekit.profiles.profile import DeviceProfile
+from edgekit.runtimes import here
 from tests.model.conftest import Converted
 
 MODELS = Path(__file__).parents[1] / "fixtures/models"
@@ -109,13 +112,30 @@ def test_what_only_xnnpack_runs_is_told_and_does_not_stop(
     assert "Convolution2DTransposeBias" in str(plain)
 
 
+def test_the_nearest_newer_interpreter_stands_in_and_says_so(
+    colours: Converted, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """No Python that tflite-runtime 2.11 has wheels for; 2.14 has one for Python 3.11."""
+    facts = profile.find("coral-dev-board")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    if here.nearest(facts) == facts:
+        pytest.skip("no wheel of tflite-runtime for this Python")
+    found = rehearse.rehearse(bare(colours.record, colours.path), facts, colours.path)
+    assert {(one.runtime, one.instead_of) for one in found} == {("tflite-runtime 2.14.0", "tflite-runtime 2.11.0")}
+    assert [one.verdict for one in found] == [PASSED, PASSED]
+    show_conversion(replace(colours.record, rehearsals=found), facts)
+    assert "passed in tflite-runtime 2.14.0 instead, the nearest that" in " ".join(capsys.readouterr().out.split())
+
+
 def test_without_a_wheel_or_a_network_the_board_s_own_check_remains(
     colours: Converted, old_board: DeviceProfile, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     facts = profile.find("coral-dev-board")
     monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr(here, "nearest", lambda wanted: wanted)  # as on a Python that none has a wheel for
     (only,) = rehearse.rehearse(colours.record, facts, colours.path)
     assert (only.verdict, only.runtime) == (NOT_RUN, "tflite-runtime 2.11.0")
+    assert "install a Python that it has wheels for" in (only.proposal or "")
     assert "has no wheel for Python" in (only.reason or "")
     assert "fetch" not in (only.proposal or "")
     for name, value in {"CONFIG_FILE": os.devnull, "INDEX_URL": "http://127.0.0.1:9/simple", "RETRIES": "1"}.items():
