@@ -6,11 +6,12 @@ Everything is read from files, and what cannot be read is None. `root` stands in
 import os
 import platform
 import re
-import sys
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Dict, List, Optional, Tuple
+
+from edgekit_runtime.packages import package_version, read_text
 
 EMULATED = "etc/edgekit-emulated"
 RUNTIMES = ("ai_edge_litert", "tflite_runtime", "tensorflow")
@@ -118,12 +119,12 @@ def read(root: Path = Path("/")) -> Environment:
 def sensors(root: Path = Path("/")) -> Sensors:
     """Clock, heat and throttling now; the fastest of the cores and the hottest of the zones."""
     policies = sorted((root / "sys/devices/system/cpu").glob("cpu[0-9]*/cpufreq"))
-    governors = sorted({text for text in (_text(policy / "scaling_governor") for policy in policies) if text})
+    governors = sorted({text for text in (read_text(policy / "scaling_governor") for policy in policies) if text})
     current = _largest(policies, "scaling_cur_freq")
     limit = _largest(policies, "scaling_max_freq")
     zones = sorted((root / "sys/class/thermal").glob("thermal_zone*"))
     heat = _largest([zone for zone in zones if _is_cpu_zone(zone)] or zones, "temp")
-    throttled = _text(root / "sys/devices/platform/soc/soc:firmware/get_throttled")
+    throttled = read_text(root / "sys/devices/platform/soc/soc:firmware/get_throttled")
     return Sensors(
         governor=",".join(governors) or None,
         frequency_mhz=None if current is None else round(current / 1000, 1),
@@ -135,7 +136,7 @@ def sensors(root: Path = Path("/")) -> Sensors:
 
 def memory_kb() -> Tuple[Optional[int], Optional[int]]:
     """Resident memory of this process in KiB: now, and at its peak."""
-    status = _text(Path("/proc/self/status")) or ""
+    status = read_text(Path("/proc/self/status")) or ""
     found = dict(re.findall(r"^(VmRSS|VmHWM):\s+(\d+) kB", status, re.MULTILINE))
     now, peak = (int(found[key]) if key in found else None for key in ("VmRSS", "VmHWM"))
     return now, peak
@@ -143,59 +144,31 @@ def memory_kb() -> Tuple[Optional[int], Optional[int]]:
 
 def available_kb() -> Optional[int]:
     """Memory that the system can still give out, in KiB."""
-    found = re.search(r"^MemAvailable:\s+(\d+) kB", _text(Path("/proc/meminfo")) or "", re.MULTILINE)
+    found = re.search(r"^MemAvailable:\s+(\d+) kB", read_text(Path("/proc/meminfo")) or "", re.MULTILINE)
     return int(found.group(1)) if found else None
 
 
-def package_version(name: str) -> Optional[str]:
-    """The version of an importable package without importing it; None when it is not there or does not say."""
-    module = sys.modules.get(name)
-    if module is not None and isinstance(getattr(module, "__version__", None), str):
-        return str(module.__version__)
-    spec = find_spec(name)
-    if spec is None or spec.origin is None:
-        return None
-    folder = Path(spec.origin).parent
-    for file in ("version.py", "__init__.py"):
-        found = re.search(
-            r"^(?:__version__|version)\s*=\s*['\"]([^'\"]+)['\"]", _text(folder / file) or "", re.MULTILINE
-        )
-        if found:
-            return found.group(1)
-    for info in sorted(folder.parent.glob(f"{name}-*.dist-info")):
-        return info.name[len(name) + 1 : -len(".dist-info")]
-    return None
-
-
-def _text(path: Path) -> Optional[str]:
-    try:
-        with open(str(path), "rb") as file:
-            return file.read(1 << 20).decode("utf-8", "replace").strip("\0 \n\t")
-    except OSError:
-        return None
-
-
 def _largest(folders: List[Path], name: str) -> Optional[int]:
-    texts = [_text(folder / name) for folder in folders]
+    texts = [read_text(folder / name) for folder in folders]
     return max((int(text) for text in texts if text and re.fullmatch(r"-?\d{1,12}", text)), default=None)
 
 
 def _is_cpu_zone(zone: Path) -> bool:
-    return re.search(r"cpu|soc|x86_pkg", (_text(zone / "type") or "").lower()) is not None
+    return re.search(r"cpu|soc|x86_pkg", (read_text(zone / "type") or "").lower()) is not None
 
 
 def _cpuinfo(root: Path) -> Dict[str, str]:
     """The last value of each key: on boards of two kinds of cores the large ones come last."""
-    pairs = (line.partition(":") for line in (_text(root / "proc/cpuinfo") or "").splitlines())
+    pairs = (line.partition(":") for line in (read_text(root / "proc/cpuinfo") or "").splitlines())
     return {key.strip().lower(): value.strip() for key, colon, value in pairs if colon}
 
 
 def _board(root: Path, cpuinfo: Dict[str, str]) -> Optional[str]:
     names = (
-        _text(root / "proc/device-tree/model"),
+        read_text(root / "proc/device-tree/model"),
         cpuinfo.get("model") if not cpuinfo.get("model", "0").isdigit() else None,
         cpuinfo.get("hardware"),
-        _text(root / "sys/devices/virtual/dmi/id/product_name"),
+        read_text(root / "sys/devices/virtual/dmi/id/product_name"),
     )
     return next((name for name in names if name), None)
 
@@ -213,12 +186,12 @@ def _features(cpuinfo: Dict[str, str]) -> Tuple[str, ...]:
 
 
 def _ram_mb(root: Path) -> Optional[int]:
-    found = re.search(r"^MemTotal:\s+(\d+) kB", _text(root / "proc/meminfo") or "", re.MULTILINE)
+    found = re.search(r"^MemTotal:\s+(\d+) kB", read_text(root / "proc/meminfo") or "", re.MULTILINE)
     return int(found.group(1)) // 1024 if found else None
 
 
 def _os_name(root: Path) -> Optional[str]:
-    found = re.search(r"^PRETTY_NAME=['\"]?([^'\"\n]+)", _text(root / "etc/os-release") or "", re.MULTILINE)
+    found = re.search(r"^PRETTY_NAME=['\"]?([^'\"\n]+)", read_text(root / "etc/os-release") or "", re.MULTILINE)
     return found.group(1) if found else platform.system() or None
 
 

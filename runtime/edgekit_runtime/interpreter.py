@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any, Callable, Dict, List, Optional, Sequence,
 
 import numpy as np
 
-from edgekit_runtime.environment import package_version
 from edgekit_runtime.errors import CheckFailed, DeviceError, InputError, UserError
 from edgekit_runtime.manifest import TensorSpec
+from edgekit_runtime.packages import package_version
 
 if TYPE_CHECKING:
     from edgekit_runtime.quant import Array

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from edgekit_runtime import benchreport, environment
+from edgekit_runtime import benchreport, environment, packages
 from edgekit_runtime.environment import Sensors
 
 CPUINFO = """processor\t: 0
@@ -87,7 +87,7 @@ def test_this_machine(tmp_path: Path) -> None:
     found = environment.read()
     assert found.cores >= 1
     assert found.runtime == "ai_edge_litert"
-    assert found.runtime_version == environment.package_version("ai_edge_litert")
+    assert found.runtime_version == packages.package_version("ai_edge_litert")
     assert found.numpy == __import__("numpy").__version__
     now, peak = environment.memory_kb()
     assert now is not None

@@ -202,9 +202,7 @@ class TestBudget:
         )
         argv = [sys.executable, "-c", code, str(make_release(golden=False))]
         ours, everything = subprocess.run(argv, capture_output=True, text=True, check=True).stdout.splitlines()
-        wanted = (
-            "batch classify color engine environment errors frame interpreter manifest preprocess quant resize route"
-        )
+        wanted = "batch classify color engine errors frame interpreter manifest packages preprocess quant resize route"
         assert ours.replace("edgekit_runtime.", "").split() == [*wanted.split(), "schema"]
         assert not {"PIL", "cv2", "difflib", "zipfile", "http", "socket"} & set(everything.split())
 
