@@ -97,9 +97,10 @@ boxes is not part of its `invoke()`: [what that costs](detection.md).
 From a frame of 1280x720 or 1920x1080 to the same answer, to `invoke()` in one thread. edgekit does it with NumPy alone
 (what its filter `linear` needs), with OpenCV (the same bits), and with Pillow's `bilinear`, which reads every pixel.
 MediaPipe, OpenVINO and the script take RGB only: of NV12 their user's `cv2.cvtColor` is counted. MediaPipe has no
-setting for threads. OpenVINO and the script resize with Pillow, as their examples do (the script with Pillow's own
-default, bicubic). The answer is the class's index (or how many boxes of 0.5 or more): where filters differ, so may it.
-Goals are for MobileNetV2: at most 1.20 with NumPy, 1.05 with OpenCV.
+setting for threads, and OpenCV keeps its own default for edgekit and for the others. OpenVINO and the script resize
+with Pillow, as their examples do (the script with Pillow's own default, bicubic). The answer is the class's index (or
+how many boxes of 0.5 or more): where filters differ, so may it. Goals are for MobileNetV2: at most 1.20 with NumPy,
+1.05 with OpenCV.
 
 {cameras}
 

@@ -60,9 +60,12 @@ def versions(environment: str) -> dict[str, str]:
 
 
 def variables(**more: str) -> dict[str, str]:
-    """The environment variables of a worker: it sees this repository and nothing else of ours."""
+    """The environment variables of a worker: it sees this repository and nothing else of ours.
+
+    Python may keep what it compiles, as it does when a package is installed.
+    """
     return {
-        **os.environ,
+        **{name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"},
         "PYTHONPATH": f"{REPOSITORY}{os.pathsep}{REPOSITORY / 'runtime'}",
         "TF_CPP_MIN_LOG_LEVEL": "3",
         "CUDA_VISIBLE_DEVICES": "",
