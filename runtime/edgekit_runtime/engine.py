@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Callable, Dict, Iterable, Iterator, List,
 
 import numpy as np
 
-from edgekit_runtime import batch, classify, environment, frame, manifest, preprocess, quant
+from edgekit_runtime import batch, classify, frame, manifest, preprocess, quant
 from edgekit_runtime.errors import InputError, UserError
 from edgekit_runtime.interpreter import Answer, Interpreter, ModelError, find
 from edgekit_runtime.manifest import Detection, Manifest, Preprocess, TensorSpec
@@ -78,7 +78,7 @@ class Engine:
         self.labels = tuple(labels) if labels is not None else None
         self.task = task
         self.package = find()
-        before_kb, _ = environment.memory_kb()
+        before_kb = _resident_kb() if num_interpreters > 1 else 0
         first = Interpreter(self.model, num_threads=num_threads, sha256=sha256, xnnpack=xnnpack)
         self.model_sha256 = first.sha256
         self.signature = first.signature
@@ -104,8 +104,8 @@ class Engine:
         self.pool_refused: Optional[PoolRefused] = None
         self._pool = Pool()
         self._pool.add(Lane(first, batched, self.batch_size))
-        after_kb, _ = environment.memory_kb()
-        self._grow(num_interpreters, max(0, (after_kb or 0) - (before_kb or 0)), max_ram_mb, warmup_runs)
+        if num_interpreters > 1:
+            self._grow(num_interpreters, max(0, _resident_kb() - before_kb), max_ram_mb, warmup_runs)
 
     @classmethod
     def open(
@@ -460,6 +460,12 @@ def _plan(directory: Path, wanted: Manifest, goal: Optional[str]) -> Tuple[Plan,
     if goal is None or tuning is None:
         return Plan(wanted.num_threads, batch_size=wanted.max_batch_size), note
     return tuning.goal(goal), note
+
+
+def _resident_kb() -> int:
+    from edgekit_runtime import environment
+
+    return environment.memory_kb()[0] or 0
 
 
 def _read(path: Path) -> bytes:

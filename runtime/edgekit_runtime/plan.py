@@ -8,11 +8,13 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Optional, Tuple
+from typing import TYPE_CHECKING, Optional, Tuple
 
-from edgekit_runtime import environment, schema
-from edgekit_runtime.environment import Environment
+from edgekit_runtime import schema
 from edgekit_runtime.errors import UserError
+
+if TYPE_CHECKING:
+    from edgekit_runtime.environment import Environment
 
 SCHEMA = 1
 PLAN = "plan.json"
@@ -101,6 +103,8 @@ def stored(directory: Path, model_sha256: str) -> "Tuple[Optional[Tuning], Optio
         return None, f"the plan is not used: {error}"
     if found.model_sha256 != model_sha256:
         return None, "the plan is not used: it is of another model"
+    from edgekit_runtime import environment
+
     if (found.runtime, found.cpu, found.cores) != key(environment.read()):
         return None, f"the plan is not used: it was measured with {found.runtime} on {found.cores} cores of {found.cpu}"
     return found, None

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Callable, Iterator, List, Optional, Seque
 
 import numpy as np
 
-from edgekit_runtime import batch, environment
+from edgekit_runtime import batch
 from edgekit_runtime.errors import CheckFailed, UserError
 
 if TYPE_CHECKING:
@@ -111,6 +111,8 @@ class Pool:
 
 def refusal(number: int, wanted: int, cost_kb: int, max_ram_mb: Optional[int]) -> Optional[PoolRefused]:
     """Why interpreter `number` of `wanted` is not made, when it costs as much as the first."""
+    from edgekit_runtime import environment
+
     used, _ = environment.memory_kb()
     limits = []
     if max_ram_mb is not None and used is not None:

@@ -202,8 +202,10 @@ class TestBudget:
         )
         argv = [sys.executable, "-c", code, str(make_release(golden=False))]
         ours, everything = subprocess.run(argv, capture_output=True, text=True, check=True).stdout.splitlines()
-        wanted = "batch classify color engine errors frame interpreter manifest packages preprocess quant resize route"
-        assert ours.replace("edgekit_runtime.", "").split() == [*wanted.split(), "schema"]
+        wanted = (
+            "batch classify color engine errors frame interpreter manifest packages plan pool preprocess quant resize"
+        )
+        assert ours.replace("edgekit_runtime.", "").split() == [*wanted.split(), "route", "schema"]
         assert not {"PIL", "cv2", "difflib", "zipfile", "http", "socket"} & set(everything.split())
 
     def test_importing_the_package_imports_no_numpy(self) -> None:
