@@ -133,6 +133,10 @@ The first runs of fresh processes, medians of them.
 
 ## The plan
 
+`edgekit-runtime tune` beside the interpreter's default (one thread), `num_threads` = all cores, and the best of every
+plan with no more threads than cores: samples a second, each plan measured by turns. A batch counts only where it was
+proven.
+
 {tuned}
 """
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from benchmarks.performance import peers, starts
+from benchmarks.performance import peers, plans, starts
 from benchmarks.performance.peers import Times, ms, ratio, turns, workers
 from benchmarks.performance.subjects import SIZES, Subject, Subjects
 
@@ -203,11 +202,26 @@ def variance(subjects: Subjects, effort: Effort) -> str:
 
 
 def tuned(subjects: Subjects, effort: Effort) -> str:
-    """What `edgekit_runtime.tune` chooses beside the defaults and the best there is, once it can be imported."""
-    del subjects, effort
-    if importlib.util.find_spec("edgekit_runtime.tune") is None:
-        return "There is no `edgekit_runtime.tune` in this version: not measured."
-    return "`edgekit_runtime.tune` is there, but is not measured yet."
+    """What tune chooses for throughput beside the defaults and the best of every plan there is."""
+    rows = []
+    for subject in (subjects.large, subjects.small, subjects.tiny):
+        found = plans.measure(subject.release, max(3, effort.rounds // 3))
+        reached = found.tuned / found.best
+        rows.append(
+            [
+                subject.name,
+                str(found.chosen),
+                f"{found.tuned:.0f}/s",
+                f"{found.tuned / found.default:.2f}",
+                f"{found.tuned / found.all_cores:.2f}",
+                f"{reached:.2f}",
+                "0.97: met" if reached >= 0.97 else f"0.97: missed: {found.best_plan} was faster",
+                f"{found.plans}",
+                f"{found.seconds:.0f} s",
+            ]
+        )
+    head = ["model", "tuned", "pace", "to one thread", "to all cores", "to the best", "goal", "of plans", "tune took"]
+    return table(head, rows)
 
 
 def versions() -> Mapping[str, str]:
