@@ -166,7 +166,8 @@ class Linear:
             for rows in (above, below)
             for columns in (before, after)
         ]
-        self._places = np.stack(places).astype(np.intp)
+        # A row's four corners lie together in the frame: taken together, they are read once.
+        self._places = np.stack(places, axis=1).astype(np.intp)
         self._weight_after = np.repeat(across, plane.channels).astype(np.uint16)
         self._weight_before = np.uint16(_ONE) - self._weight_after
         # Whole, for NumPy takes a buffer to repeat a column.
@@ -179,15 +180,15 @@ class Linear:
         row = (height, width * channels)
         corners = self._scratch.get("corners", self._places.shape, self._item)
         np.take(frame.reshape(-1).view(self._item), self._places, out=corners, mode="clip")
-        pixels = corners.view(np.uint8).reshape(4, *row)
+        pixels = corners.view(np.uint8).reshape(height, 4, width * channels)
         upper = self._scratch.get("upper", row, np.uint16)
         lower = self._scratch.get("lower", row, np.uint16)
         other = self._scratch.get("other", row, np.uint16)
-        for first, second, mixed in ((pixels[0], pixels[1], upper), (pixels[2], pixels[3], lower)):
+        for number, mixed in ((0, upper), (2, lower)):
             # Assigned first: an operation that also casts takes buffers of its own.
-            mixed[...] = first
+            mixed[...] = pixels[:, number]
             np.multiply(mixed, self._weight_before, out=mixed)
-            other[...] = second
+            other[...] = pixels[:, number + 1]
             other *= self._weight_after
             np.add(mixed, other, out=mixed)
         total = self._scratch.get("total", row, np.int32)
