@@ -21,7 +21,8 @@ def add_to(root: typer.Typer) -> None:
 def tune(
     name: options.BoardName,
     max_secs: Annotated[
-        float, typer.Option("--max-secs", metavar="SECONDS", min=1, help="Not to take much longer than this.")
+        float,
+        typer.Option("--max-secs", "--max_secs", metavar="SECONDS", min=1, help="Not to take much longer than this."),
     ] = 40.0,
     ssh_config: options.SshConfig = None,
     json: show.Json = False,
