@@ -53,11 +53,6 @@ def pad(rows: Array, size: int) -> Array:
     return rows if missing == 0 else np.concatenate([rows, np.repeat(rows[-1:], missing, axis=0)])
 
 
-def unpad(rows: Array, count: int) -> Array:
-    """The first `count` rows."""
-    return rows[:count]
-
-
 def join(parts: Sequence[Array]) -> Array:
     """The rows of every part, in order."""
     return parts[0] if len(parts) == 1 else np.concatenate(parts)
