@@ -118,9 +118,11 @@ def kill(pids: set[int]) -> None:
             continue
     while True:
         try:
-            os.waitpid(-1, WALL)
+            pid, status = os.waitpid(-1, WALL)
         except ChildProcessError:
             return
+        if os.WIFSTOPPED(status):  # a child just forked, whose first stop had not been reported yet
+            os.kill(pid, signal.SIGKILL)
 
 
 def run(folder: str, cut: int, argv: list[str]) -> tuple[int, int]:
