@@ -318,7 +318,8 @@ to hear that INT8 could lose it; its samples overlap, so that their intervals ar
 segmentation is judged on the pictures that it is measured on.
 
 Of the detector of the Object Detection API, from both of its forms: boxes of the original in TensorFlow (score 0.3 or
-more) that are found again in the same class, and their mean IoU:
+more) that are found again in the same class, and their mean IoU. (It finds hands and
+faces, which no labels here tell of: there is no average precision.)
 
 | from | float, batch 1 | float, batch 4 | INT8, batch 1 | INT8, batch 4 |
 | --- | --- | --- | --- | --- |

@@ -29,6 +29,7 @@ JOBS = {
     "prove": "edgekit.conversion.prove",
     "rung": "edgekit.conversion.rungs",
     "layers": "edgekit.conversion.layers",
+    "pruning": "edgekit.conversion.pruning",
     "examples": "edgekit.conversion.examples",
     "doctor": "edgekit.conversion.doctor",
     "checkup": "edgekit.conversion.checkup",

@@ -14,7 +14,7 @@ from edgekit_runtime import schema
 
 from edgekit.cli import files, options, show
 from edgekit.cli.figures import FROM_CACHE, gate, show_conversion, show_validation
-from edgekit.conversion import cache
+from edgekit.conversion import cache, pruning
 from edgekit.conversion.convert import Made, convert_many, default_log, named
 from edgekit.conversion.evidence import Evidence, gather
 from edgekit.conversion.record import Files
@@ -77,7 +77,11 @@ def convert(
     no_cache: options.NoCache = False,
     report: Annotated[
         Path | None,
-        typer.Option("--report", metavar="FILE", help="Write a page (HTML): what was tried, examples, error by layer."),
+        typer.Option(
+            "--report",
+            metavar="FILE",
+            help="Write a page (HTML): what pruning spared, what was tried, examples, error by layer.",
+        ),
     ] = None,
 ) -> None:
     """Convert a trained model to full INT8 TFLite for a board, run it, and compare it with float.
@@ -114,7 +118,19 @@ def convert(
         results = _validated(made, targets, judged, update)
         evidence: list[Evidence] = []
         if report is not None:
-            evidence = _evidence(made, calibrate, data or calibrate, seed, update)
+            spared = pruning.measure(model, made[0].record, declaration, trust_code=trust_code, progress=update)
+            evidence = [
+                gather(
+                    one.output,
+                    one.record,
+                    calibration=calibrate,
+                    data=judged.data,
+                    seed=seed,
+                    pruning=spared,
+                    progress=update,
+                )
+                for one in made
+            ]
             for page, one, result, found in zip(named(report, targets), made, results, evidence, strict=True):
                 files.write(page, conversion_page.render(one.record, result, found))
     # TensorFlow works in a child; of all children the largest, in KiB on Linux.
@@ -155,14 +171,6 @@ def _validated(
                 progress=update,
             )
     return [known[one.record.model_sha256, target.num_threads] for one, target in zip(made, targets, strict=True)]
-
-
-def _evidence(
-    made: Sequence[Made], calibration: Path, data: Path, seed: int, update: show.ProgressCallback
-) -> list[Evidence]:
-    return [
-        gather(one.output, one.record, calibration=calibration, data=data, seed=seed, progress=update) for one in made
-    ]
 
 
 def _tell(made: Sequence[Made], pages: Sequence[Path], cost: dict[str, float]) -> None:

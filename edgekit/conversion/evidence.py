@@ -10,16 +10,18 @@ from edgekit_runtime import schema
 from edgekit.conversion import examples, layers
 from edgekit.conversion.examples import Examples
 from edgekit.conversion.layers import LayerReport
+from edgekit.conversion.pruning import Pruning
 from edgekit.conversion.record import Conversion, Files
 from edgekit.worker import Progress
 
 
 @dataclass(frozen=True)
 class Evidence:
-    """The error of each layer on calibration data, and answers to validation data."""
+    """The error of each layer on calibration data, answers to validation data, and what pruning has spared."""
 
     layers: LayerReport
     examples: Examples
+    pruning: Pruning | None = None
 
     def facts(self) -> dict[str, Any]:
         """As plain data, without the pictures."""
@@ -35,10 +37,14 @@ def gather(
     calibration: Path,
     data: Path,
     seed: int,
+    pruning: Pruning | None = None,
     log: Path | None = None,
     progress: Progress | None = None,
 ) -> Evidence:
-    """Of `model` and the files beside it. Raises CheckFailed when one of its models does not run."""
+    """Of `model` and the files beside it; `pruning` goes in as it is.
+
+    Raises CheckFailed when one of its models does not run.
+    """
     files = Files.of(model)
     with tempfile.TemporaryDirectory() as folder:
         wanted = layers.Request(str(files.float), str(model), str(calibration), made.preprocess, seed, folder)
@@ -54,4 +60,4 @@ def gather(
         detection=made.detection,
         anchors=str(files.anchors) if made.detection else None,
     )
-    return Evidence(measured, examples.look(asked, log=log, progress=progress))
+    return Evidence(measured, examples.look(asked, log=log, progress=progress), pruning)

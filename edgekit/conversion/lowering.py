@@ -30,13 +30,15 @@ class Opened:
     """A source that was read: its inputs, and `lower`, which makes the float TFLite model for inputs of known sizes.
 
     `lower` gives the inputs back: their batch is 1 where an open one would cost operators. A detector is cut to what
-    leads from its scaled picture to its raw heads.
+    leads from its scaled picture to its raw heads. `part` is what is left of a graph that was pruned here; that of a
+    SavedModel of TensorFlow 2 TensorFlow's own converter prunes.
     """
 
     inputs: tuple[TensorSpec, ...]
     lower: Lower
     notes: tuple[str, ...] = ()
     detector: Detector | None = None
+    part: FrozenGraph | None = None
 
 
 @dataclass(frozen=True)
@@ -97,7 +99,7 @@ def _freeze(path: Path, found: savedmodel.Graph) -> FrozenGraph:
     savedmodel.serving_signature(path, found)
     if found.version == 1:
         return savedmodel_v1.freeze(path, found)
-    return savedmodel.freeze(path, _load(path, path), found.name)
+    return replace(savedmodel.freeze(path, load(path, path), found.name), nodes_before=found.nodes)
 
 
 def _frozen(path: Path, frozen: FrozenGraph, folder: Path, *, whole: bool) -> Opened:
@@ -106,7 +108,7 @@ def _frozen(path: Path, frozen: FrozenGraph, folder: Path, *, whole: bool) -> Op
     graph.save(path, part, folder / "frozen")
     opened = _saved_model(path, folder / "frozen", folder, savedmodel.read(folder / "frozen"))
     left = f"of the graph's {part.nodes_before} nodes {len(graph.all_nodes(part.graph))} lead from input to output"
-    return replace(opened, notes=(*frozen.notes, left), detector=found)
+    return replace(opened, notes=(*frozen.notes, left), detector=found, part=part)
 
 
 def _tflite(path: Path) -> Opened:
@@ -140,7 +142,7 @@ def _saved_model(path: Path, source: Path, folder: Path, found: savedmodel.Graph
     signature = savedmodel.serving_signature(path, found)
 
     def lower(inputs: tuple[TensorSpec, ...]) -> tuple[bytes, tuple[TensorSpec, ...]]:
-        loaded = _load(source, path)
+        loaded = load(source, path)
         fixed = tuple(replace(spec, shape=(1, *spec.shape[1:])) if batch.has_batch(spec) else spec for spec in inputs)
 
         def lowered(inputs: tuple[TensorSpec, ...], name: str) -> Lowered:
@@ -171,10 +173,11 @@ def _without_loops(
     """With its loops written out. Raises UserError where that cannot be."""
     unroll.save(path, savedmodel.freeze(path, loaded, signature.name, lower_loops=False), inputs, folder / "unrolled")
     flat = replace(signature, name=savedmodel.SIGNATURE)
-    return Lowered(inputs, *_float(path, _load(folder / "unrolled", path), flat, inputs, folder / "wrapped-flat"))
+    return Lowered(inputs, *_float(path, load(folder / "unrolled", path), flat, inputs, folder / "wrapped-flat"))
 
 
-def _load(source: Path, named: Path) -> Any:
+def load(source: Path, named: Path) -> Any:
+    """A SavedModel in TensorFlow; `named` is its name in errors. Raises UserError."""
     import tensorflow as tf
 
     try:

@@ -175,8 +175,9 @@ def prepare(model: Path, form: str, declared: Declaration, data: Path, folder: P
     """Open model and data and bring them together; `folder` is for files in between. Raises UserError, CheckFailed."""
     heads = declared.detection
     anchors = None if heads is None else heads.read_anchors()
-    whole = declared.task not in (None, "detection") or heads is not None
-    opened = open_source(model, form, folder, trust_code=trust_code, whole=whole, signature=declared.signature)
+    opened = open_source(
+        model, form, folder, trust_code=trust_code, whole=declared.keeps_boxes, signature=declared.signature
+    )
     if opened.detector is not None:
         declared = boxes.declare(model, declared, opened.detector)
     elif heads is not None:

@@ -66,6 +66,11 @@ class Declaration:
             raise ValueError(f"more than {MAX_LABELS} labels")
 
     @property
+    def keeps_boxes(self) -> bool:
+        """Whether a model that selects boxes is left as it is: it was declared as something else, or with its heads."""
+        return self.task not in (None, "detection") or self.detection is not None
+
+    @property
     def describes_pictures(self) -> bool:
         """Whether anything about pictures is declared."""
         return any(getattr(self, key) is not None for key in _PICTURE_KEYS)

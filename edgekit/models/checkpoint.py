@@ -4,7 +4,9 @@ What was saved is the graph that trained: with labels, loss, gradients and saver
 that find the model in it are in `ends`. TensorFlow is imported inside the functions, which run in the worker.
 """
 
+import contextlib
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -112,8 +114,9 @@ def require_values(path: Path) -> None:
         )
 
 
-def freeze(path: Path, found: TrainingGraph) -> FrozenGraph:
-    """Restore the variables and leave what inference needs. Raises UserError."""
+@contextlib.contextmanager
+def restored(path: Path, found: TrainingGraph) -> Iterator[Any]:
+    """A session of TensorFlow's with the graph and its variables. Raises UserError, also for what is done in it."""
     import tensorflow as tf
 
     v1, prefix = tf.compat.v1, checkpoint_prefix(path)
@@ -124,9 +127,7 @@ def freeze(path: Path, found: TrainingGraph) -> FrozenGraph:
             if saver is None:
                 raise UserError(f"{path}: holds no variables")
             saver.restore(session, prefix)
-            constant = v1.graph_util.convert_variables_to_constants(
-                session, imported.as_graph_def(), list(found.outputs)
-            )
+            yield session
     except (tf.errors.DataLossError, tf.errors.OutOfRangeError) as error:
         raise UserError(f"{path}: the values in its .data file are cut or damaged", hint=COPY_AGAIN) from error
     except (tf.errors.OpError, ValueError, KeyError, TypeError) as error:
@@ -135,6 +136,16 @@ def freeze(path: Path, found: TrainingGraph) -> FrozenGraph:
             f"{path}: TensorFlow {tf.__version__} cannot restore it: {reason[0][:300] if reason else error!r}",
             hint="are its .index and .data files beside it, from the same step?",
         ) from error
+
+
+def freeze(path: Path, found: TrainingGraph) -> FrozenGraph:
+    """Restore the variables and leave what inference needs. Raises UserError."""
+    import tensorflow as tf
+
+    with restored(path, found) as session:
+        constant = tf.compat.v1.graph_util.convert_variables_to_constants(
+            session, session.graph.as_graph_def(), list(found.outputs)
+        )
     inputs, outputs = graph.short_names(found.inputs), graph.short_names(found.outputs)
     part = graph.pruned(path, constant, inputs.values(), outputs.values(), found.flags)
     return FrozenGraph(part, inputs, outputs, found.notes(), len(graph.all_nodes(found.meta.graph_def)))

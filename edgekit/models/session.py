@@ -1,5 +1,6 @@
 """A frozen graph that runs, with any of its tensors replaced. TensorFlow is imported inside the functions."""
 
+import itertools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,14 @@ class Session:
             with self._session.graph.as_default():
                 tf.import_graph_def(graph_def, name="")
         except (ValueError, tf.errors.OpError) as error:
-            raise CheckFailed(f"{path}: TensorFlow {tf.__version__} cannot load its graph: {_first(error)}") from error
+            raise CheckFailed(f"{path}: TensorFlow {tf.__version__} cannot load its graph: {reason(error)}") from error
+
+    @classmethod
+    def around(cls, path: Path, session: Any) -> "Session":
+        """TensorFlow's own session, which somebody else closes."""
+        made = cls.__new__(cls)
+        made._path, made._session = path, session
+        return made
 
     def run(self, tensors: Sequence[str], feed: Mapping[str, Any]) -> list[NDArray[Any]]:
         """The values of tensors. Raises UserError with TensorFlow's reason."""
@@ -30,7 +38,7 @@ class Session:
         try:
             return list(self._session.run(list(tensors), dict(feed)))
         except (tf.errors.OpError, ValueError, TypeError) as error:
-            raise UserError(f"{self._path}: TensorFlow cannot run its graph: {_first(error)}") from error
+            raise UserError(f"{self._path}: TensorFlow cannot run its graph: {reason(error)}") from error
 
     def shapes(self, tensors: Sequence[str], feed: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
         """The shapes that tensors have for this input."""
@@ -60,6 +68,8 @@ class Session:
         return self.dtype(tensor) == "float32" and (shape is None or (len(shape) > 1 and shape[-1] in (-1, last)))
 
 
-def _first(error: Exception) -> str:
-    lines = str(getattr(error, "message", error)).strip().splitlines()
-    return lines[0][:300] if lines else type(error).__name__
+def reason(error: Exception) -> str:
+    """The one line of TensorFlow's words that says why: behind the node that failed, else the first."""
+    lines = [line.strip() for line in str(getattr(error, "message", error)).splitlines() if line.strip()]
+    behind = [line for node, line in itertools.pairwise(lines) if node.startswith("Node: ")]
+    return next(iter(behind + lines), type(error).__name__)[:300]

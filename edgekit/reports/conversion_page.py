@@ -9,6 +9,7 @@ from html import escape
 from edgekit.conversion.candidate import Candidate
 from edgekit.conversion.evidence import Evidence
 from edgekit.conversion.layers import Histogram, LayerError, LayerReport
+from edgekit.conversion.pruning import Pruning
 from edgekit.conversion.record import Conversion
 from edgekit.reports import examples_section
 from edgekit.reports.page import COLORS, document, table
@@ -31,12 +32,25 @@ def render(made: Conversion, result: Validation, evidence: Evidence) -> str:
         *(f"<p>{escape(note)}</p>" for note in made.notes),
         f"<h2>FP32 against {escape(made.kind)}, {result.samples} samples</h2>",
         _costs(result),
+        *_pruned(evidence.pruning),
     ]
     if len(made.candidates) > 1:
         parts += ["<h2>What was tried</h2>", _candidates(made.candidates, made.kind), _frontier(made.candidates, made)]
     parts += examples_section.parts(evidence.examples, made.kind, made.preprocess)
     parts += _layers(evidence.layers)
     return document(f"{made.name}: {made.kind}", parts)
+
+
+def _pruned(found: Pruning | None) -> list[str]:
+    if found is None:
+        return []
+    parts = [("as it was given", found.before), ("frozen and pruned", found.after)]
+    rows = [
+        (name, one.nodes, f"{one.size / 1e3:.1f}", None if one.ms is None else f"{one.ms:.3f}") for name, one in parts
+    ]
+    head = ("", "nodes", "size, kB", "median of TensorFlow on this computer, ms")
+    failure = [] if found.failure is None else [f"<small>{escape(found.failure)}</small>"]
+    return ["<h2>What inference needs of the source</h2>", table(head, rows), *failure]
 
 
 def _layers(layers: LayerReport) -> list[str]:

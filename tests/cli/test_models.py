@@ -136,12 +136,13 @@ class TestConvert:
             "-o", "m.tflite", "-d", material.pictures, "--samples", "30", "--size", "16x16", "--color", "RGB", "--json",
             "--report", "m.html",
         )  # fmt: skip
-        figures = {"layers", "examples"}
+        figures = {"layers", "examples", "pruning"}
         whole = {"conversion", "validation", "output", "cached", "seconds", "peak_memory_mb"}
         assert set(ended.data) == whole | figures
         assert ended.data["examples"]["confusion"]["classes"] == ["blue", "green", "red"]
         assert "pictures" not in ended.data["examples"]
         assert "What is taken for what" in (edgekit.cwd / "m.html").read_text("utf-8")
+        assert ended.data["pruning"]["after"]["nodes"] < ended.data["pruning"]["before"]["nodes"]
         assert ended.data["seconds"] > 0
         assert ended.data["peak_memory_mb"] > 50
         assert ended.data["conversion"] == json.loads((edgekit.cwd / "m.edgekit/conversion.json").read_text())
