@@ -33,7 +33,7 @@ def inspect(
     profiles: options.Profiles = None,
     json: show.Json = False,
 ) -> None:
-    """Say what a model is, without converting or running it."""
+    """Say what a model is, and with --profile whether it runs on such a board. Nothing is converted."""
     found = inspection.inspect(model)
     verdict = shares = tried = None
     refusal = ""
@@ -72,10 +72,15 @@ def _show_verdict(model: Path, verdict: Verdict, tried: Rehearsal, delegated: st
         show.table(f"{verdict.interpreter} does not run it", ["operator", "version", "it has", "proposal"], rows)
     else:
         show.say(f"{verdict.interpreter} has every operator of {model}")
+    where = "on this computer"
+    if tried.instead_of is not None:
+        where += f" in {tried.runtime}, the nearest to {tried.instead_of} that can be had here"
     if tried.verdict == NOT_RUN:
         show.say(f"it was not tried: {tried.runtime} cannot be had here: {tried.reason}", label="note:", style="yellow")
     elif tried.verdict != PASSED and not rows:
-        show.say(f"on this computer: {tried.verdict}: {tried.reason}", label="does not run:", style="bold red")
+        show.say(f"{where}: {tried.verdict}: {tried.reason}", label="does not run:", style="bold red")
+    elif tried.instead_of is not None:
+        show.say(f"it runs {where}", label="note:", style="yellow")
     if verdict.too_large:
         show.say(verdict.too_large, label="too large:", style="bold red")
     show.say(show.memory(verdict.arena_bytes, verdict.weights_bytes))

@@ -87,17 +87,19 @@ def rehearse(
 
 
 def load(model: Path, profile: DeviceProfile) -> Rehearsal:
-    """Whether the profile's interpreter runs any `.tflite` once, on noise, here; the answer may be no number."""
+    """Whether the profile's interpreter, or the nearest newer one that this computer has, runs any `.tflite` once, on
+    noise, here; the answer may be no number.
+    """
+    wanted, profile = _runtime(profile), here.nearest(profile)
+    tried = Rehearsal(_runtime(profile), True, PASSED, instead_of=None if _runtime(profile) == wanted else wanted)
     with _interpreter(profile, None) as found:
         if isinstance(found, Rehearsal):
-            return found
+            return replace(found, runtime=wanted)
         python, path, folder = found
         once = ("--num-runs", "1", "--min-secs", "0", "--warmup-runs", "1", "--warmup-min-secs", "0")
         argv = [*python, "-m", "edgekit_runtime", "bench", "--json", "--model", str(model.absolute()), *once]
-        answer = _asked(argv, path, folder, Rehearsal(_runtime(profile), True, PASSED), LOAD_LIMIT_S)
-        if isinstance(answer, Rehearsal) and answer.verdict != "not-finite":
-            return answer
-        return Rehearsal(_runtime(profile), True, PASSED)
+        answer = _asked(argv, path, folder, tried, LOAD_LIMIT_S)
+        return answer if isinstance(answer, Rehearsal) and answer.verdict != "not-finite" else tried
 
 
 def _runtime(profile: DeviceProfile) -> str:

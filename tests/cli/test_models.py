@@ -89,6 +89,18 @@ class TestInspect:
         found = edgekit("inspect", made.int8, "-p", "generic-aarch64", "--json").data
         assert found["rehearsal"]["verdict"] == "passed"
 
+    @pytest.mark.shared
+    def test_the_nearest_interpreter_tries_it_where_the_board_s_cannot_be_had(
+        self, edgekit: Program, made: Made, shared: Path
+    ) -> None:
+        """Of the board's own version there is no wheel for this computer's Python."""
+        ended = edgekit("inspect", made.int8, "-p", "coral-dev-board")
+        assert "it runs on this computer in tflite-runtime 2.14.0, the nearest to tflite-runtime 2.11.0" in ended.err
+        (crashing,) = (shared / "reference/malformed_or_hostile_tflite_dev").rglob("keyword_scrambled_8bit.tflite")
+        tried = edgekit("inspect", crashing, "-p", "coral-dev-board", "--json", code=1).data["rehearsal"]
+        assert (tried["runtime"], tried["instead_of"]) == ("tflite-runtime 2.14.0", "tflite-runtime 2.11.0")
+        assert tried["verdict"] == "crashed"
+
     def test_where_the_interpreter_cannot_be_had_it_is_said(self, edgekit: Program, made: Made) -> None:
         nowhere = edgekit.with_(
             EDGEKIT_CACHE=str(edgekit.cwd / "empty"), PIP_INDEX_URL="http://127.0.0.1:9", PIP_RETRIES="0"

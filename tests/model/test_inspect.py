@@ -9,9 +9,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from edgekit_runtime.manifest import TensorSpec
 
+from edgekit.conversion import integer, lowering
+from edgekit.conversion.record import Files
 from edgekit.errors import UserError
 from edgekit.models import flatbuffer, keras_archive, keras_model
 from edgekit.models.inspection import inspect
@@ -130,6 +133,19 @@ class TestInspect:
     ) -> None:
         (found,) = (shared / "reference").glob(file)
         assert flatbuffer.read(found).quantization == quantization
+
+    def test_what_a_repair_makes_has_the_name_of_its_candidate(self, colours: Converted) -> None:
+        samples = [[np.full((1, 16, 16, 3), level, np.float32)] for level in (-1, 1)]
+        made = integer.int16x8(Files.of(colours.path).float.read_bytes(), lambda: iter(samples))
+        assert flatbuffer.parse(made).quantization == "int16x8"
+
+    def test_weights_in_8_bits_alone_are_dynamic_range(self, saved: Callable[..., Path], tmp_path: Path) -> None:
+        import tensorflow as tf
+
+        weights = np.random.default_rng(0).normal(size=(64, 64)).astype(np.float32)  # smaller ones stay as they are
+        (tmp_path / "wrapped").symlink_to(saved(lambda x: x @ tf.constant(weights), width=64))
+        found = {half: flatbuffer.parse(lowering.without_data(tmp_path, half=half)) for half in (False, True)}
+        assert [found[half].quantization for half in (False, True)] == ["dynamic-range", "float16"]
 
     def test_the_only_signature_is_the_one_whatever_its_name(self, saved: Callable[..., Path]) -> None:
         found = inspect(saved(lambda x: x * 2, signature="double"))

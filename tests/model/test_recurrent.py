@@ -115,3 +115,19 @@ def test_a_loop_whose_steps_depend_on_the_input_is_named(
         convert.convert(saved(grown), profile=board, data=vectors, output=tmp_path / "m.tflite")
     assert "unroll=True" in str(caught.value.hint)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_loop_of_very_many_steps_is_not_written_out(
+    saved: Callable[..., Path], vectors: Path, board: DeviceProfile, tmp_path: Path
+) -> None:
+    import tensorflow as tf
+
+    def long(x: Any) -> Any:
+        start = tf.zeros([1001, 4])
+        rows = tf.TensorArray(tf.float32, size=1001, element_shape=[None, 4]).unstack(start[:, None] + x[None])
+        step = lambda n, state: (n + 1, tf.tanh(state + rows.read(n)))  # noqa: E731
+        return tf.while_loop(lambda n, _: n < 1001, step, (0, x))[1]
+
+    with pytest.raises(UserError, match="or is more than 1000"):
+        convert.convert(saved(long), profile=board, data=vectors, output=tmp_path / "m.tflite")
+    assert list(tmp_path.iterdir()) == []
