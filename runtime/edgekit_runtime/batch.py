@@ -6,7 +6,7 @@ stacked along a new first axis.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, List, Sequence, Tuple
+from typing import TYPE_CHECKING, Any, List, Sequence, Tuple
 
 import numpy as np
 
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 # A float kernel may add up in another order when the batch is larger; integers must be equal.
 FLOAT_TOLERANCE = 1e-5
+_SEED = 20240229
 
 
 class BatchRefused(CheckFailed):
@@ -33,6 +34,17 @@ def has_batch(spec: TensorSpec) -> bool:
 def sample_shape(spec: TensorSpec) -> Tuple[int, ...]:
     """The shape of one sample; -1 for sizes that are not fixed."""
     return spec.shape[1:] if has_batch(spec) else spec.shape
+
+
+def least_shape(spec: TensorSpec) -> Tuple[int, ...]:
+    """The shape of one sample, with 1 for sizes that are not fixed."""
+    return tuple(max(size, 1) for size in sample_shape(spec))
+
+
+def noise(specs: Sequence[TensorSpec], count: int) -> List[Array]:
+    """`count` seeded rows for each input, in its stored dtype."""
+    generator = np.random.RandomState(_SEED)
+    return [_noise(generator, spec, (count, *least_shape(spec))) for spec in specs]
 
 
 def chunks(count: int, size: int) -> List[slice]:
@@ -106,6 +118,17 @@ def _equal(got: Array, wanted: Array) -> bool:
     finite = np.abs(wanted[np.isfinite(wanted)])
     size = float(finite.max()) if finite.size else 0.0
     return bool(np.allclose(got, wanted, rtol=0, atol=FLOAT_TOLERANCE * size, equal_nan=True))
+
+
+def _noise(generator: Any, spec: TensorSpec, shape: Tuple[int, ...]) -> Array:
+    dtype = np.dtype(spec.dtype)
+    if dtype.kind == "f":
+        return generator.uniform(-1, 1, shape).astype(dtype)  # type: ignore[no-any-return]  # RandomState is untyped here
+    if dtype.kind == "b" or (dtype.itemsize > 2 and spec.scale is None):
+        # Plain wide integers are indices or lengths: only small ones are surely valid.
+        return generator.randint(0, 2, shape).astype(dtype)  # type: ignore[no-any-return]  # as above
+    limits = np.iinfo(dtype)
+    return generator.randint(limits.min, limits.max + 1, shape, dtype=dtype)  # type: ignore[no-any-return]  # as above
 
 
 def _refused(size: int, reason: str) -> BatchRefused:

@@ -5,17 +5,17 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Callable, Dict, Iterable, Iterator, List, Optional, Sequence, Tuple, Type
+from typing import TYPE_CHECKING, Any, Callable, Iterable, Iterator, List, Optional, Sequence, Tuple, Type
 
 import numpy as np
 
-from edgekit_runtime import batch, classify, frame, manifest, preprocess, quant
+from edgekit_runtime import batch, classify, manifest, quant
 from edgekit_runtime.errors import InputError, UserError
 from edgekit_runtime.interpreter import Answer, Interpreter, ModelError, find
 from edgekit_runtime.manifest import Detection, Manifest, Preprocess, TensorSpec
 from edgekit_runtime.plan import GOALS, Plan, stored
 from edgekit_runtime.pool import Lane, Pool, PoolRefused, refusal
-from edgekit_runtime.route import route
+from edgekit_runtime.preprocess import Preprocessor
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -24,12 +24,8 @@ if TYPE_CHECKING:
     from edgekit_runtime.detect import Detections, Heads
     from edgekit_runtime.golden import GoldenSamples
     from edgekit_runtime.preprocess import Source
-    from edgekit_runtime.quant import Array, Floats, Pixels
-    from edgekit_runtime.route import Route
+    from edgekit_runtime.quant import Array, Floats
     from edgekit_runtime.stream import Result
-
-SEED = 20240229
-_ROUTES = 16
 
 
 @dataclass(frozen=True)
@@ -84,8 +80,7 @@ class Engine:
         self.signature = first.signature
         self.inputs: Tuple[TensorSpec, ...] = first.inputs
         self.outputs: Tuple[TensorSpec, ...] = first.outputs
-        self._fold = self._checked_fold()
-        self._routes: Dict[Any, Route] = {}
+        self._pictures = None if preprocess is None else Preprocessor(preprocess, self.inputs)
         if task == "classification" and self.labels is not None:
             classify.check_labels(self.labels, self.outputs[0])
         if (task == "detection") != (detector is not None):
@@ -211,7 +206,7 @@ class Engine:
         """
         count = self.count(arrays)
         if count == 0:
-            return tuple(np.zeros((0, *_known(batch.sample_shape(spec))), spec.dtype) for spec in self.outputs)
+            return tuple(np.zeros((0, *batch.least_shape(spec)), spec.dtype) for spec in self.outputs)
         shares = batch.shares(batch.chunks(count, self.batch_size), len(self._pool))
         done = self._pool.each(lambda lane, share: [lane.run([a[part] for a in arrays]) for part in share], shares)
         parts = [part for share in done for part in share]
@@ -228,7 +223,7 @@ class Engine:
 
         `format` is that of a frame: RGB, BGR, RGBA, BGRA, GRAY, NV12, I420 or YUYV (frame.layout tells the shapes).
         """
-        row: Array = self._prepared([source], format)[0]
+        row: Array = self._preprocessor().rows([source], format)[0]
         return row
 
     def answer(self, source: Source, read: Callable[[List[Array]], Answer], *, format: str = "RGB") -> Answer:
@@ -236,12 +231,12 @@ class Engine:
 
         The outputs are the interpreter's own memory: `read` keeps none of them. `format` and errors as in `prepare`.
         """
-        fold = self._needed_fold()
-        pixels = self._pixels(source, format)
+        pictures = self._preprocessor()
+        pixels = pictures.pixels(source, format)
         batched = [batch.has_batch(spec) for spec in (*self.inputs, *self.outputs)]
 
         def write(tensors: List[Array]) -> None:
-            fold.write(pixels, tensors[0].reshape(pixels.shape))
+            pictures.write(pixels, tensors[0])
 
         def answered(tensors: List[Array]) -> Answer:
             return read([out if has else out[None] for out, has in zip(tensors, batched[1:])])
@@ -257,7 +252,7 @@ class Engine:
         """The best `top_k` classes of each picture, best first; `format` as in `prepare`. Raises as that."""
         if len(frames) == 1:
             return self.answer(frames[0], lambda outputs: self.top_k(outputs[0], top_k), format=format)
-        return self.top_k(self.infer([self._prepared(frames, format)])[0], top_k) if frames else ()
+        return self.top_k(self.infer([self._preprocessor().rows(frames, format)])[0], top_k) if frames else ()
 
     def top_k(self, scores: Array, k: int = 5) -> Tuple[Tuple["ClassScore", ...], ...]:
         """The best `k` classes of each sample's stored scores (N, ...)."""
@@ -269,7 +264,7 @@ class Engine:
         """What is in each picture, best first; `format` as in `prepare`. Raises as that."""
         if len(frames) == 1:
             return self.answer(frames[0], self.detections, format=format)
-        return self.detections(self.infer([self._prepared(frames, format)])) if frames else ()
+        return self.detections(self.infer([self._preprocessor().rows(frames, format)])) if frames else ()
 
     def detections(self, outputs: Sequence[Array]) -> Tuple["Detections", ...]:
         """What `infer` has found in each sample, from all of its stored outputs."""
@@ -290,7 +285,7 @@ class Engine:
     @property
     def findings(self) -> Tuple[str, ...]:
         """Work that whoever gives the frames could spare, of the sizes and formats seen last."""
-        return tuple(finding for way in self._routes.values() for finding in way.findings())
+        return () if self._pictures is None else self._pictures.findings
 
     def stream(
         self, frames: Iterable[Source], *, top_k: int = 5, format: str = "RGB", in_flight: Optional[int] = None
@@ -312,7 +307,7 @@ class Engine:
         """`count` rows for each input: the golden samples in turn when there are any, else seeded noise."""
         if self.golden is not None:
             return [rows[np.arange(count) % len(rows)] for rows in self.golden.inputs]
-        return self._noise(count)
+        return batch.noise(self.inputs, count)
 
     def close(self) -> None:
         """Free the interpreters, once they have ended what they are at; the engine cannot be used afterwards."""
@@ -329,38 +324,10 @@ class Engine:
     ) -> None:
         self.close()
 
-    def _prepared(self, sources: Sequence[Source], form: str) -> Array:
-        """Rows (N, ...) in the stored dtype."""
-        fold = self._needed_fold()
-        rows: Optional[Array] = None
-        for number, source in enumerate(sources):
-            pixels = self._pixels(source, form)
-            if rows is None:
-                rows = np.empty((len(sources), *pixels.shape), fold.table.dtype)
-            fold.write(pixels, rows[number])
-        assert rows is not None
-        return rows[..., 0] if len(batch.sample_shape(self.inputs[0])) == 2 else rows
-
-    def _pixels(self, source: Source, form: str) -> Pixels:
-        """uint8 pixels as the model wants them; a buffer of this thread, or the frame's own."""
-        assert self.preprocess is not None
-        if not isinstance(source, np.ndarray):
-            from edgekit_runtime.picture import decode
-
-            source, form = decode(source, self.preprocess), "RGB"
-        key = (form, source.shape, source.dtype.num)
-        way = self._routes.get(key)
-        if way is None:
-            way = route(self.preprocess, frame.layout(source, form))
-            if len(self._routes) >= _ROUTES:
-                self._routes.clear()
-            self._routes[key] = way
-        return way.pixels(source)
-
-    def _needed_fold(self) -> quant.Fold:
-        if self._fold is None:
+    def _preprocessor(self) -> Preprocessor:
+        if self._pictures is None:
             raise InputError("the model has no preprocessing: give arrays in its stored dtype to infer()")
-        return self._fold
+        return self._pictures
 
     def _warm_up(self, interpreter: Interpreter, runs: int) -> Startup:
         rows = self.samples(max(1, min(runs, 8)))
@@ -377,7 +344,7 @@ class Engine:
         """A warm interpreter for batches of `size`, or None and `batch_refused`."""
         batched = Interpreter(self.model, num_threads=self.num_threads, xnnpack=self.xnnpack)
         # Noise next to the golden samples: a few real ones may well be answered alike.
-        rows = [np.concatenate([a, b])[-size:] for a, b in zip(self._noise(size), self.samples(size // 2))]
+        rows = [np.concatenate([a, b])[-size:] for a, b in zip(batch.noise(self.inputs, size), self.samples(size // 2))]
         try:
             batch.prove(single, batched, rows, size)
         except batch.BatchRefused as refused:
@@ -401,10 +368,6 @@ class Engine:
             self._warm_up(single, warmup_runs)
             batched = self._proven(single, self.batch_size, warmup_runs) if self.batch_size > 1 else None
             self._pool.add(Lane(single, batched, self.batch_size))
-
-    def _noise(self, count: int) -> List[Array]:
-        generator = np.random.RandomState(SEED)
-        return [_noise_rows(generator, spec, count) for spec in self.inputs]
 
     def count(self, arrays: Sequence[Array]) -> int:
         """The number of samples in `arrays`, one array for each input. Raises InputError as `infer` does."""
@@ -432,18 +395,6 @@ class Engine:
         if got != len(self.inputs) or isinstance(arrays, (str, bytes, dict, set)):
             names = ", ".join(f"'{spec.name}'" for spec in self.inputs)
             raise InputError(f"expected {len(self.inputs)} input array(s) ({names}), got {got}", got=got)
-
-    def _checked_fold(self) -> Optional[quant.Fold]:
-        if self.preprocess is None:
-            return None
-        wanted = batch.sample_shape(self.inputs[0])
-        if len(self.inputs) != 1 or not preprocess.fits(self.preprocess, wanted):
-            spec = self.preprocess
-            raise InputError(
-                f"pictures of {spec.height}x{spec.width}x{spec.channels} do not fit the model's input {list(wanted)}",
-                hint="preprocessing is for a model with one input of shape [N, height, width, channels]",
-            )
-        return preprocess.folded(self.preprocess, self.inputs[0])
 
 
 def read_manifest(directory: Path) -> Manifest:
@@ -485,19 +436,3 @@ def _stored(real: Any, spec: TensorSpec) -> Array:
             return quant.quantize(real, spec)
     except (TypeError, ValueError, OverflowError) as error:
         raise InputError(f"input '{spec.name}' is not a regular array of real numbers: {error}") from error
-
-
-def _known(shape: Sequence[int]) -> Tuple[int, ...]:
-    return tuple(max(size, 1) for size in shape)
-
-
-def _noise_rows(generator: Any, spec: TensorSpec, count: int) -> Array:
-    shape = (count, *_known(batch.sample_shape(spec)))
-    dtype = np.dtype(spec.dtype)
-    if dtype.kind == "f":
-        return generator.uniform(-1, 1, shape).astype(dtype)  # type: ignore[no-any-return]  # RandomState is untyped here
-    if dtype.kind == "b" or (dtype.itemsize > 2 and spec.scale is None):
-        # Plain wide integers are indices or lengths: only small ones are surely valid.
-        return generator.randint(0, 2, shape).astype(dtype)  # type: ignore[no-any-return]  # as above
-    limits = np.iinfo(dtype)
-    return generator.randint(limits.min, limits.max + 1, shape, dtype=dtype)  # type: ignore[no-any-return]  # as above

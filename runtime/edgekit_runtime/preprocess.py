@@ -7,18 +7,76 @@ A frame of the right size needs NumPy alone; Pillow is imported only to decode a
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Tuple, Union
+from typing import TYPE_CHECKING, Any, Dict, Optional, Sequence, Tuple, Union
 
 import numpy as np
 
-from edgekit_runtime import frame, quant
+from edgekit_runtime import batch, frame, quant
+from edgekit_runtime.errors import InputError
 from edgekit_runtime.manifest import Preprocess, TensorSpec
 from edgekit_runtime.route import route
 
 if TYPE_CHECKING:
     from edgekit_runtime.quant import Array, Floats, Fold, Pixels
+    from edgekit_runtime.route import Route
 
     Source = Union[str, Path, bytes, Array]
+
+_ROUTES = 16
+
+
+class Preprocessor:
+    """Pictures into the one input of a model. Serves several threads, each with its own buffers.
+
+    Raises InputError when pictures of `spec` do not fill that input.
+    """
+
+    def __init__(self, spec: Preprocess, inputs: Sequence[TensorSpec]) -> None:
+        self._shape = batch.sample_shape(inputs[0])
+        if len(inputs) != 1 or not fits(spec, self._shape):
+            raise InputError(
+                f"pictures of {spec.height}x{spec.width}x{spec.channels} do not fit the model's input "
+                f"{list(self._shape)}",
+                hint="preprocessing is for a model with one input of shape [N, height, width, channels]",
+            )
+        self._spec = spec
+        self._fold = folded(spec, inputs[0])
+        self._routes: Dict[Any, Route] = {}
+
+    def pixels(self, source: Source, form: str) -> Pixels:
+        """uint8 (height, width, channels) as the model wants them; a buffer of this thread, or the frame's own."""
+        if not isinstance(source, np.ndarray):
+            from edgekit_runtime.picture import decode
+
+            source, form = decode(source, self._spec), "RGB"
+        key = (form, source.shape, source.dtype.num)
+        way = self._routes.get(key)
+        if way is None:
+            way = route(self._spec, frame.layout(source, form))
+            if len(self._routes) >= _ROUTES:
+                self._routes.clear()
+            self._routes[key] = way
+        return way.pixels(source)
+
+    def write(self, pixels: Pixels, tensor: Array) -> None:
+        """Store prepared pixels in an input tensor of one sample."""
+        self._fold.write(pixels, tensor.reshape(pixels.shape))
+
+    def rows(self, sources: Sequence[Source], form: str) -> Array:
+        """At least one picture, as rows (N, ...) in the stored dtype."""
+        rows: Optional[Array] = None
+        for number, source in enumerate(sources):
+            pixels = self.pixels(source, form)
+            if rows is None:
+                rows = np.empty((len(sources), *pixels.shape), self._fold.table.dtype)
+            self._fold.write(pixels, rows[number])
+        assert rows is not None
+        return rows[..., 0] if len(self._shape) == 2 else rows
+
+    @property
+    def findings(self) -> Tuple[str, ...]:
+        """Work that whoever gives the pictures could spare, of the sizes and formats seen last."""
+        return tuple(finding for way in tuple(self._routes.values()) for finding in way.findings())
 
 
 def load_pixels(source: Source, spec: Preprocess, *, format: str = "RGB") -> Pixels:
