@@ -7,6 +7,8 @@ the best class, or the number of boxes.
 
 from __future__ import annotations
 
+import json
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -37,13 +39,17 @@ def engine(model: str, threads: int, filter: str | None = None, batch: int = 1) 
     """As a release would open it; `filter` replaces the declared one."""
     from edgekit_runtime.engine import Engine
 
-    engine = Engine.open(Path(model), num_threads=threads, max_batch_size=batch)
-    if filter is not None:
-        from dataclasses import replace
-
-        assert engine.preprocess is not None
-        engine.preprocess = replace(engine.preprocess, filter=filter)
-    return engine
+    if filter is None:
+        return Engine.open(Path(model), num_threads=threads, max_batch_size=batch)
+    with tempfile.TemporaryDirectory() as folder:
+        for item in Path(model).iterdir():
+            (Path(folder) / item.name).symlink_to(item.absolute())
+        manifest = Path(folder) / "manifest.json"
+        declared = json.loads(manifest.read_text())
+        declared["preprocess"]["filter"] = filter
+        manifest.unlink()
+        manifest.write_text(json.dumps(declared))
+        return Engine.open(Path(folder), num_threads=threads, max_batch_size=batch)
 
 
 def overhead(release: str, frame: str, threads: int) -> Calls:

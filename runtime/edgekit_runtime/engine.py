@@ -70,7 +70,6 @@ class Engine:
         self.golden = samples
         self.num_threads = num_threads
         self.xnnpack = xnnpack
-        self.preprocess = preprocess
         self.labels = tuple(labels) if labels is not None else None
         self.task = task
         self.package = find()
@@ -271,6 +270,11 @@ class Engine:
         if self._heads is None:
             raise InputError(f"the model's task is '{self.task}', not detection")
         return self._heads.find(outputs)
+
+    @property
+    def preprocess(self) -> Optional[Preprocess]:
+        """How pictures become the model's input; None for a model that takes arrays alone."""
+        return None if self._pictures is None else self._pictures.spec
 
     @property
     def plan(self) -> Plan:

@@ -39,7 +39,7 @@ class Preprocessor:
                 f"{list(self._shape)}",
                 hint="preprocessing is for a model with one input of shape [N, height, width, channels]",
             )
-        self._spec = spec
+        self.spec = spec
         self._fold = folded(spec, inputs[0])
         self._routes: Dict[Any, Route] = {}
 
@@ -48,11 +48,11 @@ class Preprocessor:
         if not isinstance(source, np.ndarray):
             from edgekit_runtime.picture import decode
 
-            source, form = decode(source, self._spec), "RGB"
+            source, form = decode(source, self.spec), "RGB"
         key = (form, source.shape, source.dtype.num)
         way = self._routes.get(key)
         if way is None:
-            way = route(self._spec, frame.layout(source, form))
+            way = route(self.spec, frame.layout(source, form))
             if len(self._routes) >= _ROUTES:
                 self._routes.clear()
             self._routes[key] = way
