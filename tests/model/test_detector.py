@@ -171,11 +171,17 @@ def test_suppression_is_tensorflow_s(seed: int, count: int, threshold: float, pe
     assert detect.suppress(boxes, kinds, wanted).tolist() == sorted(each)[:total]
 
 
-@given(st.lists(st.integers(-128, 127), min_size=1, max_size=60), st.integers(1, 70), st.integers(-128, 127))
-def test_the_highest_come_first_and_of_equals_the_lower_index(values: list[int], count: int, least: int) -> None:
-    found = detect.highest(np.array(values, np.int8), count, least)
-    wanted = sorted(range(len(values)), key=lambda index: (-values[index], index))
-    assert found.tolist() == [index for index in wanted if values[index] >= least][:count]
+@given(
+    st.lists(st.integers(-128, 127), min_size=1, max_size=60), st.integers(1, 70), st.integers(-128, 127),
+    st.integers(1, 4), st.integers(0, 3),
+)  # fmt: skip
+def test_the_highest_come_first_and_of_equals_the_lower_index(
+    values: list[int], count: int, least: int, columns: int, first: int
+) -> None:
+    values = values * columns  # rows of `columns` each
+    found = detect.highest(np.array(values, np.int8).reshape(-1, columns), count, least, first % columns)
+    counted = [index for index in range(len(values)) if index % columns >= first % columns and values[index] >= least]
+    assert found.tolist() == sorted(counted, key=lambda index: (-values[index], index))[:count]
 
 
 @pytest.mark.parametrize("stored", ["float32", "int8"])
