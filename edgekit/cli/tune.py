@@ -40,6 +40,8 @@ def tune(
         show.data(schema.plain(found))
         return
     _show(found)
+    for warning in found.warnings:
+        show.say(warning, label="warning:", style="yellow")
     if found.invalid is not None:
         show.say(f"no plan is kept: {found.invalid}", label="warning:", style="yellow")
     show.next_step("edgekit", "bench", name)

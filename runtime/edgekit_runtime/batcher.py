@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Deque, Dict, List, Optional, Sequence, Tu
 
 from edgekit_runtime import batch
 from edgekit_runtime.errors import DeviceError, InputError, UserError
+from edgekit_runtime.plan import MOST
 
 if TYPE_CHECKING:
     from edgekit_runtime.engine import Engine
@@ -47,8 +48,8 @@ class Parameters:
     def __post_init__(self) -> None:
         for name in ("max_batch_size", "num_batch_threads"):
             value = getattr(self, name)
-            if value is not None and value < 1:
-                raise InputError(f"{name} is at least 1, not {value}")
+            if value is not None and not 1 <= value <= MOST:
+                raise InputError(f"{name} is 1 to {MOST}, not {value}")
         if self.batch_timeout_micros < 0 or self.max_enqueued_batches < 0:
             raise InputError("batch_timeout_micros and max_enqueued_batches are not negative")
         sizes = self.allowed_batch_sizes

@@ -185,22 +185,28 @@ def _latency(init_ms: float, warmup: Sequence[float], times: Sequence[float]) ->
     )
 
 
-def _around(engine: Engine, wanted: Optional[str]) -> "Tuple[Optional[Before], After]":
-    """What comes before the inference of a frame, where there is something, and what comes after.
+def _image(engine: Engine, wanted: Optional[str]) -> "Optional[Tuple[Array, str]]":
+    """A frame and its format, as in frame.parse, or RGB of the model's size; None for a model without pictures."""
+    if engine.preprocess is None:
+        if wanted is not None:
+            raise InputError(
+                "--frame is for a model that takes pictures", hint="measure a release that has preprocessing"
+            )
+        return None
+    form, shape = frame.parse(wanted or f"{engine.preprocess.width}x{engine.preprocess.height}")
+    return np.random.RandomState(0).randint(0, 256, shape).astype(np.uint8), form
 
-    `wanted` as in frame.parse, or None for an RGB frame of the model's size.
-    """
+
+def _around(engine: Engine, wanted: Optional[str]) -> "Tuple[Optional[Before], After]":
+    """What comes before the inference of a frame (see _image), where there is something, and what comes after."""
     before = None
-    if engine.preprocess is not None:
-        spec = engine.preprocess
-        form, shape = frame.parse(wanted or f"{spec.width}x{spec.height}")
-        image = np.random.RandomState(0).randint(0, 256, shape).astype(np.uint8)
+    given = _image(engine, wanted)
+    if given is not None:
+        image, form = given
 
         def before() -> object:
             return engine.prepare(image, format=form)
 
-    elif wanted is not None:
-        raise InputError("--frame is for a model that takes pictures", hint="measure a release that has preprocessing")
     if engine.task == "classification":
         return before, lambda outputs: engine.top_k(outputs[0])
     if engine.task == "detection":
@@ -235,9 +241,17 @@ def _gain(engine: Engine, options: Options, release: Optional[Path], median_ms: 
 
 
 def _soak(engine: Engine, options: Options, soaking: Callable[[int], None]) -> Soak:
-    """The whole way of a frame, again and again."""
+    """The whole way of a frame, again and again: into the input tensor and out of the output as `classify` goes."""
     sets = _input_sets(engine, options.batch_size)
     before, after = _around(engine, options.frame)
+    given = _image(engine, options.frame)
+    if given is not None and options.batch_size == 1:
+        image, form = given
+
+        def read(outputs: Sequence[Array]) -> None:
+            after(outputs)
+
+        return soak.run(lambda _turn: engine.answer(image, read, format=form), options.soak, progress=soaking)
 
     def one(turn: int) -> None:
         if before is not None:

@@ -30,7 +30,7 @@ class ClassScore:
 
 def top_k(scores: Array, spec: TensorSpec, k: int, labels: Optional[Sequence[str]] = None) -> Tuple[ClassScore, ...]:
     """The best `k` of one sample's stored scores (any shape, taken flat), best first; ties go to the lower index."""
-    if k < 1:
+    if not isinstance(k, (int, np.integer)) or k < 1:
         raise InputError(f"top_k is at least 1, not {k}")
     flat = scores.reshape(-1)
     # Negated in a wider type, since -(-128) does not fit int8; the stable sort settles ties.

@@ -6,7 +6,6 @@ Standard output is data, standard error is talk. NumPy and the interpreter are i
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import gc
 import json
 import os
@@ -144,6 +143,8 @@ def _run(arguments: argparse.Namespace) -> None:
 
         if engine.batch_refused is not None:
             _say(f"one sample at a time: {engine.batch_refused.message}")
+        if engine.plan_note is not None:
+            _say(engine.plan_note)
         results = runner.run(engine, arguments.sources, arguments.top_k)
         if arguments.raw is not None:
             results = iter(runner.write_npz(arguments.raw, results))
@@ -169,8 +170,6 @@ def _serve(arguments: argparse.Namespace) -> None:
     name = arguments.name or wanted.name
     file = arguments.batching_parameters_file
     batching = batcher.Parameters() if file is None else batcher.read_parameters(file)
-    if batching.max_batch_size is None:
-        batching = dataclasses.replace(batching, max_batch_size=wanted.max_batch_size)
 
     def open_engine() -> Engine:
         engine = Engine.open(
@@ -192,7 +191,7 @@ def _serve(arguments: argparse.Namespace) -> None:
         name,
         open_engine,
         serve.Address(arguments.socket, arguments.host, arguments.port, arguments.allow_remote),
-        batching=batching if file is not None or wanted.max_batch_size > 1 else None,
+        batching=None if file is None else batching,
         max_request_bytes=int(arguments.max_request_mb * (1 << 20)),
         listening=lambda where: _say(f"listening on {where}, warming up '{name}'"),
         ready=lambda: _say(f"'{name}' is available"),
@@ -286,6 +285,8 @@ def _tune(arguments: argparse.Namespace) -> None:
         return Engine.open(directory, num_interpreters=one.num_interpreters, goal=None, **how)
 
     found = tune.tune(open_engine, default, max_secs=arguments.max_secs, progress=lambda one: _say(str(one)))
+    for warning in found.warnings:
+        _say(f"warning: {warning}")
     if found.invalid is not None:
         _say(f"no plan is kept: {found.invalid}")
     elif directory is not None:

@@ -13,7 +13,7 @@ from edgekit_runtime import batch, classify, manifest, quant
 from edgekit_runtime.errors import InputError, UserError
 from edgekit_runtime.interpreter import Answer, Interpreter, ModelError, find
 from edgekit_runtime.manifest import Detection, Manifest, Preprocess, TensorSpec
-from edgekit_runtime.plan import GOALS, Plan, stored
+from edgekit_runtime.plan import GOALS, MOST, Plan, stored
 from edgekit_runtime.pool import Lane, Pool, PoolRefused, refusal
 from edgekit_runtime.preprocess import Preprocessor
 
@@ -62,8 +62,12 @@ class Engine:
         num_interpreters: int = 1,
         max_ram_mb: Optional[int] = None,
     ) -> None:
-        if min(warmup_runs, max_batch_size, num_interpreters) < 1:
-            raise InputError("warmup_runs, max_batch_size and num_interpreters are at least 1")
+        for name, number in (
+            ("warmup_runs", warmup_runs), ("max_batch_size", max_batch_size), ("num_interpreters", num_interpreters),
+            ("num_threads", num_threads),
+        ):  # fmt: skip
+            if not isinstance(number, int) or not 1 <= number <= MOST:
+                raise InputError(f"{name} is 1 to {MOST}, not {number}")
         self.model = Path(model)
         self.manifest: Optional[Manifest] = None
         self.plan_note: Optional[str] = None
@@ -99,7 +103,9 @@ class Engine:
         self._pool = Pool()
         self._pool.add(Lane(first, batched, self.batch_size))
         if num_interpreters > 1:
-            self._grow(num_interpreters, max(0, _resident_kb() - before_kb), max_ram_mb, warmup_runs)
+            # Memory that was freed before is used again and does not show: the weights are packed in any case.
+            cost_kb = max(_resident_kb() - before_kb, self.model.stat().st_size // 1024)
+            self._grow(num_interpreters, cost_kb, max_ram_mb, warmup_runs)
 
     @classmethod
     def open(
@@ -249,6 +255,7 @@ class Engine:
         self, frames: Sequence[Source], top_k: int = 5, *, format: str = "RGB"
     ) -> Tuple[Tuple["ClassScore", ...], ...]:
         """The best `top_k` classes of each picture, best first; `format` as in `prepare`. Raises as that."""
+        frames = _listed(frames)
         if len(frames) == 1:
             return self.answer(frames[0], lambda outputs: self.top_k(outputs[0], top_k), format=format)
         return self.top_k(self.infer([self._preprocessor().rows(frames, format)])[0], top_k) if frames else ()
@@ -261,6 +268,7 @@ class Engine:
 
     def detect(self, frames: Sequence[Source], *, format: str = "RGB") -> Tuple["Detections", ...]:
         """What is in each picture, best first; `format` as in `prepare`. Raises as that."""
+        frames = _listed(frames)
         if len(frames) == 1:
             return self.answer(frames[0], self.detections, format=format)
         return self.detections(self.infer([self._preprocessor().rows(frames, format)])) if frames else ()
@@ -399,6 +407,17 @@ class Engine:
         if got != len(self.inputs) or isinstance(arrays, (str, bytes, dict, set)):
             names = ", ".join(f"'{spec.name}'" for spec in self.inputs)
             raise InputError(f"expected {len(self.inputs)} input array(s) ({names}), got {got}", got=got)
+
+
+def _listed(frames: Sequence[Source]) -> Sequence[Source]:
+    """Pictures as a list; an array of frames (N, H, W, C) is one, too."""
+    if isinstance(frames, np.ndarray) and frames.ndim == 4:
+        return list(frames)
+    if not isinstance(frames, (list, tuple)):
+        raise InputError(
+            f"pictures are given as a list, not as {type(frames).__name__}", hint="[picture], also for a single one"
+        )
+    return frames
 
 
 def read_manifest(directory: Path) -> Manifest:

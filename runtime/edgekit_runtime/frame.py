@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 PACKED = {"RGB": 3, "BGR": 3, "RGBA": 4, "BGRA": 4, "GRAY": 1}
 SUBSAMPLED = ("NV12", "I420", "YUYV")
 FORMATS = (*PACKED, *SUBSAMPLED)
+MAX_PIXELS = 1 << 26  # 8192x8192
 _SHAPES = {"NV12": "(H * 3 / 2, W)", "I420": "(H * 3 / 2, W)", "YUYV": "(H, W, 2)"}
 
 
@@ -55,7 +56,7 @@ def layout(frame: Array, form: str) -> Layout:
     16..235, as cameras give it.
     """
     if form not in FORMATS:
-        raise InputError(f"a frame is one of {', '.join(FORMATS)}, not '{form}'", format=form)
+        raise InputError(f"a frame is one of {', '.join(FORMATS)}, not '{form}'", format=str(form))
     if frame.dtype != np.uint8 or 0 in frame.shape:
         raise _misfit(frame, form)
     if form in SUBSAMPLED:
@@ -75,12 +76,14 @@ def layout(frame: Array, form: str) -> Layout:
 
 def parse(text: str) -> Tuple[str, Tuple[int, ...]]:
     """The format and the array's shape of "1920x1080:NV12"; without a format it is RGB. Raises InputError."""
-    found = re.match(r"(\d{1,5})x(\d{1,5})(?::(\w+))?$", text)
+    found = re.fullmatch(r"([0-9]{1,5})x([0-9]{1,5})(?::([A-Za-z0-9]+))?", text)
     if found is None:
         raise InputError(f"'{text}' is no frame", hint="say WIDTHxHEIGHT or WIDTHxHEIGHT:FORMAT, as 1920x1080:NV12")
     width, height, form = int(found.group(1)), int(found.group(2)), found.group(3) or "RGB"
     planar = form in ("NV12", "I420")
-    if min(width, height) < 1 or (form in SUBSAMPLED and width % 2) or (planar and height % 2):
+    if min(width, height) < 1 or width * height > MAX_PIXELS:
+        raise InputError(f"'{text}' is no frame", hint=f"a frame has 1 to {MAX_PIXELS} pixels")
+    if (form in SUBSAMPLED and width % 2) or (planar and height % 2):
         raise InputError(f"no frame in {form} has {width}x{height} pixels", hint="its sides are even")
     if form not in FORMATS:
         raise InputError(f"a frame is one of {', '.join(FORMATS)}, not '{form}'", format=form)

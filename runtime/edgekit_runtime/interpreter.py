@@ -136,9 +136,10 @@ class Interpreter:
         try:
             write([self._interpreter.tensor(detail["index"])() for detail in self._inputs])
             self._interpreter.invoke()
-            return read([self._interpreter.tensor(detail["index"])() for detail in self._outputs])
+            outputs = [self._interpreter.tensor(detail["index"])() for detail in self._outputs]
         except (ValueError, RuntimeError) as error:
             raise InvokeError(f"the model failed to run: {_one_line(error)}", model=str(self.model)) from error
+        return read(outputs)
 
     def resize(self, shapes: Sequence[Tuple[int, ...]]) -> None:
         """Give the inputs these shapes; only sizes that are not fixed may change (strict). Raises ValueError."""

@@ -10,17 +10,22 @@ from typing import TYPE_CHECKING, Any, Iterator, Optional, Tuple, Union
 
 import numpy as np
 
-from edgekit_runtime import resize
+from edgekit_runtime import environment, resize
 from edgekit_runtime.errors import InputError
 
 if TYPE_CHECKING:
     from edgekit_runtime.manifest import Preprocess
     from edgekit_runtime.quant import Pixels
 
+    Source = Union[str, Path, bytes, bytearray, memoryview]
+
 # Pillow's own limit (1/4 GiB of RGB) from which it warns of a decompression bomb; here it is refused.
 MAX_PIXELS = 89_478_485
 # No decoder that starts another program or needs a library of its own.
 FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF", "PPM")
+# Of a picture's pixel while it is decoded and shrunk: Pillow keeps RGB in 4 bytes, and it is held two or three times.
+_BYTES = 12
+_CHECKED_KB = 64 * 1024
 _ORIENTATION = 0x0112
 _TURNED = (5, 6, 7, 8)  # EXIF's orientations that swap width and height
 
@@ -29,7 +34,7 @@ class ImageError(InputError):
     """The picture cannot be read, or is not one."""
 
 
-def decode(source: Union[str, Path, bytes], spec: Optional[Preprocess] = None) -> Pixels:
+def decode(source: Source, spec: Optional[Preprocess] = None) -> Pixels:
     """An image file (path or bytes) upright as uint8: (H, W, 1) for grey, else (H, W, 3) RGB. Raises ImageError.
 
     For `spec` a JPEG is decoded at the smallest of 1, 1/2, 1/4 and 1/8 of its size that is not below what the model
@@ -40,18 +45,24 @@ def decode(source: Union[str, Path, bytes], spec: Optional[Preprocess] = None) -
 
         if spec is not None and image.format == "JPEG":
             _draft(image, spec)
+        _require_memory(image, name)
         image.load()
-        return _eight_bit(ImageOps.exif_transpose(image), name)
+        ImageOps.exif_transpose(image, in_place=True)
+        return _eight_bit(image, name)
 
 
-def size(source: Union[str, Path, bytes]) -> Tuple[int, int]:
+def size(source: Source) -> Tuple[int, int]:
     """Height and width of an image file, upright, from its header. Raises ImageError."""
     with _opened(source) as (image, _name):
         return _upright(image)[::-1]
 
 
 @contextmanager
-def _opened(source: Union[str, Path, bytes]) -> Iterator[Tuple[Any, str]]:
+def _opened(source: Source) -> Iterator[Tuple[Any, str]]:
+    if isinstance(source, (bytearray, memoryview)):
+        source = bytes(source)
+    if not isinstance(source, (str, Path, bytes)):
+        raise ImageError(f"a picture is a file's name, its bytes or an array of pixels, not {type(source).__name__}")
     name = "the image" if isinstance(source, bytes) else f"'{source}'"
     image_module = resize.pillow(f"decode {name}")
     try:
@@ -77,6 +88,23 @@ def _opened(source: Union[str, Path, bytes]) -> Iterator[Tuple[Any, str]]:
         ) from error
 
 
+def _require_memory(image: Any, name: str) -> None:
+    """A picture of a few bytes may have millions of pixels: on a small board they would take all memory."""
+    width, height = image.size
+    needed_kb = width * height * _BYTES // 1024
+    if needed_kb < _CHECKED_KB:
+        return
+    available = environment.available_kb()
+    if available is not None and needed_kb > available:
+        raise ImageError(
+            f"{name} has {width}x{height} pixels, and to decode them takes {needed_kb // 1024} MiB of memory, of which "
+            f"{available // 1024} MiB are left",
+            hint="shrink the picture first",
+            width=width,
+            height=height,
+        )
+
+
 def _draft(image: Any, spec: Preprocess) -> None:
     width, height = image.size
     shrinks = max(1.0, resize.window(*_upright(image), spec).shrinks)
@@ -97,5 +125,6 @@ def _eight_bit(image: Any, name: str) -> Pixels:
     if image.mode in ("I", "F"):
         raise ImageError(f"cannot read {name}: pixels of 32 bits", hint="save it with 8 or 16 bits a channel")
     grey = image.mode in ("1", "L", "LA", "La")
-    pixels: Pixels = np.asarray(image.convert("L" if grey else "RGB"))
+    wanted = "L" if grey else "RGB"
+    pixels: Pixels = np.asarray(image if image.mode == wanted else image.convert(wanted))
     return pixels[..., None] if grey else pixels

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 SCHEMA = 1
 PLAN = "plan.json"
 GOALS = ("latency", "throughput")
+MOST = 1024  # threads, interpreters, samples at once
+MAX_BYTES = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -31,8 +33,9 @@ class Plan:
     xnnpack: bool = True
 
     def __post_init__(self) -> None:
-        if min(self.num_threads, self.num_interpreters, self.batch_size) < 1:
-            raise ValueError("num_threads, num_interpreters and batch_size are at least 1")
+        sizes = (self.num_threads, self.num_interpreters, self.batch_size)
+        if min(sizes) < 1 or max(sizes) > MOST:
+            raise ValueError(f"num_threads, num_interpreters and batch_size are 1 to {MOST}")
 
     def __str__(self) -> str:
         parts = [f"{self.num_interpreters} x {self.num_threads} thread(s)"]
@@ -59,7 +62,8 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Tuning:
-    """What tune found. It holds for that model, runtime and CPU only; `invalid` says why it may not be used at all."""
+    """What tune found. It holds for that model, runtime and CPU only; `invalid` says why it may not be used at all,
+    `warnings` with what else its figures have to be read."""
 
     model_sha256: str
     runtime: str
@@ -71,11 +75,17 @@ class Tuning:
     candidates: Tuple[Candidate, ...]
     seconds: float
     invalid: Optional[str] = None
+    warnings: Tuple[str, ...] = ()
     schema: int = SCHEMA
 
     def __post_init__(self) -> None:
         if self.schema != SCHEMA:
             raise ValueError(f"plan of schema {self.schema}; this runtime reads {SCHEMA}")
+        measured = {item.plan for item in self.candidates if item.sample_ms is not None}
+        if not {self.latency, self.throughput} <= measured:
+            raise ValueError("a plan was chosen that was not measured")
+        if any(one.num_threads * one.num_interpreters > self.cores for one in measured - {self.default}):
+            raise ValueError(f"a plan has more threads than there are cores ({self.cores})")
 
     def of(self, plan: Plan) -> Candidate:
         """What was measured of `plan`."""
@@ -96,13 +106,19 @@ def stored(directory: Path, model_sha256: str) -> "Tuple[Optional[Tuning], Optio
     """The tuning beside a release when it holds here; else None and, where there is one, why it does not."""
     path = Path(directory) / PLAN
     try:
-        found = schema.load_json(Tuning, path.read_bytes(), str(path))
-    except FileNotFoundError:
-        return None, None
+        if not path.is_file():  # reading a pipe would never end
+            return None, "the plan is not used: it is no file" if path.exists() else None
+        with path.open("rb") as file:
+            text = file.read(MAX_BYTES + 1)
+        if len(text) > MAX_BYTES:
+            raise UserError(f"'{path}' is larger than {MAX_BYTES} bytes")
+        found = schema.load_json(Tuning, text, str(path))
     except (OSError, UserError) as error:
         return None, f"the plan is not used: {error}"
     if found.model_sha256 != model_sha256:
         return None, "the plan is not used: it is of another model"
+    if found.invalid is not None:
+        return None, f"the plan is not used: {found.invalid}"
     from edgekit_runtime import environment
 
     if (found.runtime, found.cpu, found.cores) != key(environment.read()):

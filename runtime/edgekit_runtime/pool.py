@@ -25,6 +25,10 @@ Share = TypeVar("Share")
 Answer = TypeVar("Answer")
 
 
+class EngineClosed(UserError):
+    """The engine was closed; it runs nothing any more."""
+
+
 class PoolRefused(CheckFailed):
     """There is no memory for as many interpreters as were asked for; the engine has fewer."""
 
@@ -72,7 +76,7 @@ class Pool:
         lane = self._free.get()
         if lane is None:
             self._free.put(None)
-            raise UserError("the engine is closed")
+            raise EngineClosed("the engine is closed")
         try:
             yield lane
         finally:

@@ -49,6 +49,8 @@ class Preprocessor:
             from edgekit_runtime.picture import decode
 
             source, form = decode(source, self.spec), "RGB"
+        if not isinstance(form, str):
+            raise InputError(f"a format is text, as 'RGB', not {type(form).__name__}")
         key = (form, source.shape, source.dtype.num)
         way = self._routes.get(key)
         if way is None:

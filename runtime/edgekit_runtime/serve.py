@@ -111,7 +111,7 @@ class _Life:
     ) -> None:
         try:
             engine = open_engine()
-            together = batching is not None and engine.batch_refused is None
+            together = batching is not None or engine.batch_size > 1  # by plan or manifest
             self._service.ready(engine, Batcher(engine, batching).infer if together else None)
             ready()
         except Exception as error:  # raised again by serve(), in the main thread

@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Callable, Iterable, Iterator, List, Optional, 
 
 import numpy as np
 
+from edgekit_runtime import frame as formats
 from edgekit_runtime.errors import InputError
+from edgekit_runtime.pool import EngineClosed
 
 if TYPE_CHECKING:
     from edgekit_runtime.classify import ClassScore
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
 
 Item = TypeVar("Item")
 Answer = TypeVar("Answer")
+_STALLED_S = 1.0
 
 
 @dataclass(frozen=True)
@@ -43,8 +46,15 @@ def results(
 ) -> Iterator[Result]:
     """A Result for each frame, in order. A frame is what `prepare` takes or, for a model without preprocessing, one
     sample of its input as stored. What a frame raises is in its Result, and the next one is served; what the
-    iterator `frames` raises is raised here, after the answers to the frames before.
+    iterator `frames` raises is raised here, after the answers to the frames before, and so is an engine that is closed.
+
+    Frames are not copied: each must keep its pixels until its Result is there. A camera that fills one buffer again and
+    again wants `in_flight=1`, or `frame.copy()`. Raises InputError for a format or `top_k` that no frame can have.
     """
+    if format not in formats.FORMATS:
+        raise InputError(f"a frame is one of {', '.join(formats.FORMATS)}, not '{format}'", format=format)
+    if not isinstance(top_k, int) or top_k < 1:
+        raise InputError(f"top_k is at least 1, not {top_k}")
 
     def answer(numbered: "Tuple[int, Source]") -> Result:
         index, frame = numbered
@@ -55,6 +65,8 @@ def results(
                 outputs = engine.infer([np.asarray(frame)[None]])
             classes = engine.top_k(outputs[0], top_k)[0] if engine.task == "classification" else ()
             detections = engine.detections(outputs)[0] if engine.task == "detection" else None
+        except EngineClosed:
+            raise
         except Exception as error:
             return Result(index, error=error)
         return Result(index, tuple(out[0] for out in outputs), classes, detections)
@@ -69,7 +81,8 @@ def ordered(
 
     At most `in_flight` items (2 * workers) have been read and not yet left by the consumer, who so holds back the
     source. The threads read it in turn, so that an answer never waits for the next item. Closing the iterator ends
-    them, once what each has in hand is done. What reading raises is raised behind the last answer.
+    them, once what each has in hand is done; but for a source that gives nothing it does not wait. What reading raises
+    is raised behind the last answer.
     """
     bound = 2 * workers if in_flight is None else in_flight
     if bound < 1:
@@ -93,6 +106,8 @@ def ordered(
                     ended.set()
                     begun.put(None)
                     return
+                if ended.is_set():  # closed while the source was waited for
+                    return
                 future: "Future[Answer]" = Future()
                 begun.put(future)
             try:
@@ -112,7 +127,9 @@ def ordered(
         ended.set()
         for _ in threads:
             room.release()
-        for thread in threads:
-            thread.join()
+        if reading.acquire(timeout=_STALLED_S):
+            reading.release()
+            for thread in threads:
+                thread.join()
     if failure:
         raise failure[0]

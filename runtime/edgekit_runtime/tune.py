@@ -9,12 +9,12 @@ from __future__ import annotations
 import statistics
 import time
 from dataclasses import replace
-from typing import TYPE_CHECKING, Callable, Dict, List, Optional, Sequence
+from typing import TYPE_CHECKING, Callable, Dict, List, Optional, Sequence, Tuple
 
 import numpy as np
 
-from edgekit_runtime import environment, quant
-from edgekit_runtime.errors import CheckFailed, InputError
+from edgekit_runtime import benchreport, environment, quant
+from edgekit_runtime.errors import CheckFailed, EdgekitError, InputError
 from edgekit_runtime.plan import Candidate, Plan, Tuning, key
 
 if TYPE_CHECKING:
@@ -31,7 +31,9 @@ _ROUNDS = 3
 _COMPARED = 8
 # How far the answers may be from the default's, in the mean: check allows two steps for kernels that round differently.
 _STEPS, _SHARE = 2.0, 0.01
-_CALL_MS = 10.0  # a call of several interpreters lasts so long at least, for its threads to matter little
+# Every call has about as many samples, so many that it lasts so long alone: else a busy system favours short calls.
+_CALL_MS = 10.0
+_MOST = 256
 
 
 class OtherAnswers(CheckFailed):
@@ -52,7 +54,7 @@ def tune(
     """
     if not max_secs > 0:
         raise InputError("max_secs is above 0")
-    around = environment.read()
+    around, before = environment.read(), environment.sensors()
     search = _Search(open_engine, max_secs, progress)
     search.measure(default, must=True)
     one = Plan(1)
@@ -62,12 +64,12 @@ def tune(
     batched = [replace(base, batch_size=size) for size in BATCHES]
     search.each(batched)
     sizes = [item.batch_size for item in search.near([base, *batched])]
-    threads = sorted({2**power for power in range(8) if 2**power <= around.cores} | {around.cores})
+    threads = _powers(around.cores)
     rest = [
         Plan(count, interpreters, size, xnnpack)
         for xnnpack in kernels
         for count in threads
-        for interpreters in sorted({1, around.cores // count})
+        for interpreters in _powers(around.cores // count)
         for size in sizes
     ]
     search.each(rest)
@@ -75,6 +77,7 @@ def tune(
     for _ in range(_ROUNDS):
         search.each(list(dict.fromkeys(finals)), again=True)
     runtime, cpu, cores = key(around)
+    validity = benchreport.judge(around, before, environment.sensors())
     return Tuning(
         model_sha256=search.model_sha256,
         runtime=runtime,
@@ -85,7 +88,8 @@ def tune(
         throughput=search.chosen(search.pace, default),
         candidates=tuple(search.found.values()),
         seconds=round(time.monotonic() - search.started, 1),
-        invalid="the board is emulated: its times mean nothing" if around.emulated else None,
+        invalid="; ".join(validity.reasons) or None,
+        warnings=(*validity.warnings, *search.warnings()),
     )
 
 
@@ -104,6 +108,12 @@ class _Search:
         self._progress = progress
         self._times: Dict[Plan, List[float]] = {}
         self._answers: Sequence[Array] = ()
+        self._late = False
+        self._sample_ms: Optional[float] = None
+
+    def warnings(self) -> Tuple[str, ...]:
+        """What there was no time for."""
+        return ("the time was over before the best were measured again: give more --max-secs",) if self._late else ()
 
     def each(self, plans: List[Plan], *, again: bool = False) -> None:
         for plan in plans:
@@ -113,17 +123,20 @@ class _Search:
     def measure(self, plan: Plan, *, must: bool = False) -> None:
         """Open, run for a while, close; or say why not. `must` raises instead."""
         if time.monotonic() > self._until and not must:
-            self.found.setdefault(plan, Candidate(plan, refused="not measured: the time was over"))
+            self._late = True
+            if plan not in self.found:
+                self.found[plan] = Candidate(plan, refused="not measured: the time was over")
+                self._progress(self.found[plan])
             return
         try:
             with self._open(plan) as engine:
                 self.model_sha256 = engine.model_sha256
                 refused = engine.batch_refused or engine.pool_refused or self._other_answers(engine)
                 found = Candidate(plan, refused=refused.message) if refused else self._run(engine, plan)
-        except CheckFailed as error:
+        except (EdgekitError, MemoryError) as error:
             if must:
                 raise
-            found = Candidate(plan, refused=error.message)
+            found = Candidate(plan, refused=str(error) or "memory ran out")
         self.found[plan] = found
         self._progress(found)
 
@@ -163,10 +176,16 @@ class _Search:
                 return OtherAnswers(f"output '{spec.name}' differs from the default's", output=spec.name)
         return None
 
+    def _alone_ms(self, engine: Engine) -> float:
+        """What one sample takes by the first plan, the default."""
+        if self._sample_ms is None:
+            self._sample_ms = engine.startup.warmup_avg_ms
+        return self._sample_ms
+
     def _run(self, engine: Engine, plan: Plan) -> Candidate:
         several = plan.num_interpreters * plan.batch_size
-        rounds = 1 if several == 1 else max(1, min(64, round(_CALL_MS / max(engine.startup.warmup_avg_ms, 0.01))))
-        samples = several * rounds
+        alone = min(_MOST, _CALL_MS / max(self._alone_ms(engine), 0.01))
+        samples = several * max(1, round(alone / several))
         rows = engine.samples(samples)
         times = self._times.setdefault(plan, [])
         begun = time.perf_counter()
@@ -178,3 +197,8 @@ class _Search:
             if ended - begun >= self._slice or (len(times) >= 3 and time.monotonic() > self._until):
                 break
         return Candidate(plan, len(times), round(statistics.median(times), 5))
+
+
+def _powers(most: int) -> List[int]:
+    """1, 2, 4 and so on, and `most` itself."""
+    return sorted({2**power for power in range(10) if 2**power <= most} | {most})

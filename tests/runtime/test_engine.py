@@ -215,10 +215,48 @@ class TestBadInput:
         with pytest.raises(UserError, match="closed"):
             engine.infer([np.zeros((1, 6), np.float32)])
 
-    @pytest.mark.parametrize("options", [{"num_threads": 0}, {"warmup_runs": 0}, {"max_batch_size": 0}])
-    def test_options_below_one(self, models: Path, options: dict[str, int]) -> None:
-        with pytest.raises(InputError, match="at least 1"):
-            Engine.load(models / "fixed.tflite", **options)  # type: ignore[arg-type]  # one of the three
+    @pytest.mark.parametrize("options", [
+        {"num_threads": 0}, {"warmup_runs": 0}, {"max_batch_size": 0}, {"num_threads": 2**31}, {"max_batch_size": 1.5},
+        {"num_interpreters": 10**9},
+    ])  # fmt: skip
+    def test_options_that_no_engine_has(self, models: Path, options: dict[str, Any]) -> None:
+        with pytest.raises(InputError, match="is 1 to 1024, not"):
+            Engine.load(models / "fixed.tflite", **options)
+
+    def test_pictures_are_given_as_a_list_or_as_an_array_of_them(self, engine: Engine, frames: list[Any]) -> None:
+        many, none, one = np.stack(frames), np.zeros((0, 8, 8, 3), np.uint8), frames[0]
+        assert engine.classify(many) == engine.classify(frames)  # type: ignore[arg-type]  # numpy is no Sequence
+        assert engine.classify(none) == ()  # type: ignore[arg-type]  # as above
+        for wrong in (one, "photo.jpg", b"photo"):
+            with pytest.raises(InputError, match="given as a list"):
+                engine.classify(wrong)  # type: ignore[arg-type]  # what a caller may do
+
+    @pytest.mark.parametrize("top_k", [0, 2.5, None])
+    def test_classes_are_counted(self, engine: Engine, frames: list[Any], top_k: Any) -> None:
+        with pytest.raises(InputError, match="top_k is at least 1"):
+            engine.classify(frames, top_k)
+
+    @pytest.mark.parametrize("wrong", [None, 3, ["photo.jpg"], object()])
+    def test_what_is_no_picture_is_named(self, engine: Engine, wrong: Any) -> None:
+        with pytest.raises(InputError, match="a file's name, its bytes or an array of pixels, not"):
+            engine.classify([wrong])
+
+    def test_a_format_is_text(self, engine: Engine, frames: list[Any]) -> None:
+        with pytest.raises(InputError, match="a format is text"):
+            engine.classify(frames, format=["RGB"])  # type: ignore[arg-type]  # what a caller may do
+
+    def test_how_it_prepares_pictures_is_not_to_be_set(self, engine: Engine) -> None:
+        with pytest.raises(AttributeError):
+            engine.preprocess = None  # type: ignore[misc]  # what a caller may do
+
+    def test_what_the_reader_of_outputs_raises_is_its_own(self, engine: Engine) -> None:
+        def read(_outputs: list[Any]) -> None:
+            raise ValueError("mine")
+
+        frame = np.zeros((8, 8, 3), np.uint8)
+        with pytest.raises(ValueError, match="mine"):
+            engine.answer(frame, read)
+        assert len(engine.classify([frame])) == 1
 
 
 class TestBatchProof:

@@ -7,10 +7,11 @@ import io
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
-from edgekit_runtime import picture, preprocess, quant
+from edgekit_runtime import environment, picture, preprocess, quant
 from edgekit_runtime.errors import InputError
 from edgekit_runtime.manifest import Preprocess, TensorSpec
 from edgekit_runtime.picture import ImageError
@@ -261,6 +262,23 @@ class TestFiles:
         Image.new("1", (9_500, 9_500)).save(path)
         with pytest.raises(ImageError, match="9500x9500"):
             picture.decode(path)
+
+    def test_a_picture_for_which_there_is_no_memory_is_refused(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        path = tmp_path / "large.png"
+        Image.new("RGB", (3000, 3000)).save(path)
+        monkeypatch.setattr(environment, "available_kb", lambda: 100 * 1024)
+        with pytest.raises(ImageError, match="3000x3000 pixels, and to decode them takes 102 MiB") as caught:
+            picture.decode(path)
+        assert caught.value.hint == "shrink the picture first"
+        monkeypatch.setattr(environment, "available_kb", lambda: 110 * 1024)
+        assert picture.decode(path).shape == (3000, 3000, 3)
+
+    @pytest.mark.parametrize("kind", [bytearray, memoryview])
+    def test_bytes_of_any_kind(self, kind: Any) -> None:
+        content = encoded(Image.fromarray(noise(16, 16, 3)), "PNG")
+        np.testing.assert_array_equal(picture.decode(kind(content)), picture.decode(content))
 
     @given(st.binary(max_size=200), st.integers(0, 400), st.sampled_from(["PNG", "JPEG", "GIF", "BMP", "TIFF", "WEBP"]))
     def test_damaged_bytes_never_crash(self, junk: bytes, place: int, kind: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from edgekit_runtime import stream
 from edgekit_runtime.engine import Engine
 from edgekit_runtime.errors import InputError
 from edgekit_runtime.picture import ImageError
+from edgekit_runtime.pool import EngineClosed
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -47,6 +49,20 @@ class TestEngineStream:
         assert isinstance(found[3].error, Exception)
         assert [found[0].classes, found[4].classes] == list(engine.classify(frames[:2]))
         assert all(not result.classes and not result.outputs for result in found[1:4])
+
+    def test_of_a_closed_engine_it_ends_at_once(self, release: Path, frames: list[np.ndarray]) -> None:
+        engine = Engine.open(release)
+        answers = engine.stream(itertools.repeat(frames[0]))
+        assert next(answers).error is None
+        engine.close()
+        with pytest.raises(EngineClosed):
+            list(itertools.islice(answers, 20))
+
+    def test_what_no_frame_can_have_is_refused_at_once(self, engine: Engine, frames: list[np.ndarray]) -> None:
+        with pytest.raises(InputError, match="a frame is one of"):
+            engine.stream(frames, format="rgb")
+        with pytest.raises(InputError, match="top_k"):
+            engine.stream(frames, top_k=0)
 
     def test_a_model_without_preprocessing_takes_its_stored_samples(self, models: Path) -> None:
         rows = np.arange(18, dtype=np.float32).reshape(3, 6)
@@ -114,6 +130,24 @@ class TestOrdered:
         assert len(workers()) == 3
         answers.close()  # type: ignore[attr-defined]  # it is a generator
         assert workers() == []
+
+    def test_closing_does_not_wait_for_a_source_that_gives_nothing(self) -> None:
+        stalled = threading.Event()
+
+        def source() -> Iterator[int]:
+            yield 1
+            stalled.wait(60)
+            yield 2
+
+        answers = stream.ordered(lambda item: item, source(), 2)
+        assert next(answers) == 1
+        answers.close()  # type: ignore[attr-defined]  # a generator
+        assert not stalled.is_set()
+        stalled.set()
+        deadline = time.monotonic() + 30
+        while workers():
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
 
     def test_what_the_source_raises_comes_behind_the_answers(self) -> None:
         def source() -> Iterator[int]:

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from edgekit_runtime import bench, benchreport, environment, plan, schema, tune
 from edgekit_runtime.engine import Engine, read_manifest
 from edgekit_runtime.errors import InputError
+from edgekit_runtime.interpreter import ModelError
 from edgekit_runtime.plan import Plan, Tuning
 
 from .test_runtime_cli import program
@@ -27,7 +30,9 @@ def tuning(release: Path, **changes: Any) -> Tuning:
     found = Tuning(
         model_sha256=read_manifest(release).model_sha256, runtime=runtime, cpu=cpu, cores=cores, default=Plan(1),
         latency=Plan(1, xnnpack=False), throughput=Plan(1, 2, 2), seconds=1.0,
-        candidates=(plan.Candidate(Plan(1), 3, 0.5),),
+        candidates=tuple(
+            plan.Candidate(one, 3, 0.5) for one in (Plan(1), Plan(1, xnnpack=False), Plan(1, 2, 2), Plan(2), Plan(1, 2))
+        ),
     )  # fmt: skip
     return replace(found, **changes)
 
@@ -85,11 +90,44 @@ class TestSearch:
         assert dealt
         assert all(reason and "differs from the default's" in reason for reason in dealt)
 
+    def test_a_plan_that_fails_is_left_with_what_it_said(self, models: Path) -> None:
+        def open_engine(one: Plan) -> Engine:
+            if one.num_interpreters > 1:
+                raise MemoryError
+            if one.batch_size > 1:
+                raise ModelError("out of order")
+            return Engine.load(models / "classifier_int8.tflite", num_threads=one.num_threads)
+
+        found = tune.tune(open_engine, Plan(1), max_secs=1)
+        refused = {one.refused for one in found.candidates if one.refused}
+        assert {"memory ran out", "out of order"} <= refused
+
+    def test_every_plan_is_measured_with_about_as_many_samples_in_a_call(self, models: Path) -> None:
+        """On a busy system short calls are now and then undisturbed, and long ones never."""
+        counts: dict[Plan, set[int]] = {}
+
+        class Counting(Engine):
+            def infer(self, arrays: Any) -> Any:
+                counts.setdefault(self.plan, set()).add(len(arrays[0]))
+                return super().infer(arrays)
+
+        def open_engine(one: Plan) -> Engine:
+            return Counting(
+                models / "classifier_int8.tflite", num_threads=one.num_threads, max_batch_size=one.batch_size,
+                num_interpreters=one.num_interpreters, xnnpack=one.xnnpack,
+            )  # fmt: skip
+
+        tune.tune(open_engine, Plan(1), max_secs=1)
+        each = [max(seen) for seen in counts.values()]
+        assert len(each) > 4
+        assert max(each) <= 2 * min(each)
+
     def test_the_time_is_kept_and_what_was_not_reached_is_said(self, models: Path) -> None:
         found = tune.tune(lambda one: Engine.load(models / "classifier_int8.tflite"), Plan(1), max_secs=1e-6)
         assert found.of(Plan(1)).sample_ms is not None
         assert (found.latency, found.throughput) == (Plan(1), Plan(1))
         assert any(one.refused == "not measured: the time was over" for one in found.candidates)
+        assert any("give more --max-secs" in one for one in found.warnings)
         with pytest.raises(InputError, match="max_secs"):
             tune.tune(lambda one: Engine.load(models / "classifier_int8.tflite"), Plan(1), max_secs=0)
 
@@ -125,6 +163,44 @@ class TestUse:
             assert engine.plan.xnnpack
             assert engine.plan_note is not None
             assert reason in engine.plan_note
+
+    @pytest.mark.parametrize(
+        ("changes", "reason"),
+        [
+            ({"latency": {"num_threads": 2**31}}, "1 to 1024"),
+            ({"throughput": {"batch_size": 10**9}}, "1 to 1024"),
+            ({"throughput": {"num_interpreters": 300}}, "was not measured"),
+            ({"candidates": [{"plan": {"num_threads": 900}, "calls": 1, "sample_ms": 0.1}]}, "more threads than"),
+            ({"invalid": "the firmware throttled the CPU"}, "the firmware throttled"),
+        ],
+    )
+    def test_a_plan_that_no_tune_has_made_is_not(self, copy: Path, changes: dict[str, Any], reason: str) -> None:
+        plain = schema.plain(tuning(copy))
+        for name, value in changes.items():
+            if isinstance(value, dict):
+                plain[name].update(value)
+            elif isinstance(value, list):
+                plain[name] += [
+                    {**plain[name][0], **item, "plan": {**plain["default"], **item["plan"]}} for item in value
+                ]
+            else:
+                plain[name] = value
+        (copy / plan.PLAN).write_text(json.dumps(plain))
+        with Engine.open(copy) as engine:
+            assert engine.plan == Plan(1)
+            assert engine.plan_note is not None
+            assert reason in engine.plan_note
+
+    def test_a_pipe_is_not_read(self, copy: Path) -> None:
+        os.mkfifo(copy / plan.PLAN)
+        with Engine.open(copy) as engine:
+            assert engine.plan_note == "the plan is not used: it is no file"
+
+    def test_run_says_why_a_plan_is_not_used(self, copy: Path) -> None:
+        plan.store(copy, tuning(copy, runtime="another 1.0"))
+        np.save(copy / "x.npy", np.zeros((1, 8, 8, 3), np.uint8))
+        done = program("run", str(copy / "x.npy"), "--release", str(copy))
+        assert "the plan is not used: it was measured with another 1.0" in done.stderr
 
     @pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"schema": 9}', b"\xff\xfe"])
     def test_a_damaged_one_is_never_fatal(self, copy: Path, content: bytes) -> None:
