@@ -1,7 +1,8 @@
 """What edgekit's runtime costs beside bare inference, and beside other ways: writes docs/performance.md.
 
-`.venv/bin/python -m benchmarks.performance` needs the models and data beside the repository in ../shared, and
-a package index once: each of the other ways gets an environment of its own in ~/.cache/edgekit/peers. `--quick` prints a rough page instead.
+`.venv/bin/python -m benchmarks.performance` needs the models and data beside the repository in ../shared, and a package
+index once: each of the other ways gets an environment of its own in ~/.cache/edgekit/peers. `--quick` prints a rough
+page instead.
 """
 
 from __future__ import annotations
@@ -94,7 +95,8 @@ at most 1.02 for models above 2 ms, at most 60 us for smaller ones.
 {overhead}
 
 Two threads were not measured here: what edgekit adds is done in one. The detector as exported counts all boxes (a
-threshold of 1e-8); with one of 0.5 it does what a user asks for. Selecting boxes is not part of its `invoke()`: [what that costs](detection.md).
+threshold of 1e-8); with one of 0.5 it does what a user asks for. Selecting boxes is not part of its `invoke()`:
+[what that costs](detection.md).
 
 ## A camera's frame
 

@@ -110,7 +110,7 @@ def work(request: dict[str, Any], progress: Progress) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Range:
-    """Percentiles of a tensor's values, the mean over the samples, with the least and largest of all."""
+    """Percentiles of a tensor's values in all samples, with the least and largest of all."""
 
     low: float
     high: float
@@ -204,29 +204,48 @@ def _layers(operators: Sequence[Operator], found: dict[str, float]) -> Iterator[
 
 
 def ranges(
-    float_model: bytes, operators: Sequence[Operator], samples: Iterable[Sequence[Array]], percent: float
+    float_model: bytes, operators: Sequence[Operator], samples: Sequence[Sequence[Array]], percent: float
 ) -> dict[str, Range]:
-    """Of each operator's output: `percent` of its values lie between low and high. Memory is that of one sample."""
+    """Of each operator's output: `percent` of its values, of all samples together, lie between low and high.
+
+    Memory is that of one sample, and of the values beyond the two ends.
+    """
     model = Tensors(float_model, operators)
-    ends = ((100 - percent) / 2, 100 - (100 - percent) / 2)
-    seen: dict[str, list[tuple[float, float, float, float]]] = {}
+    share = (100 - percent) / 200
+    tails: dict[str, _Tails] = {}
     for sample in samples:
         model.run(sample)
         for name in (name for operator in operators for name in operator.outputs):
             value = model.real(name)
             value = None if value is None else value[np.isfinite(value)]
             if value is not None and value.size:
-                low, high = np.percentile(value, ends)
-                seen.setdefault(name, []).append((float(low), float(high), float(value.min()), float(value.max())))
-    return {
-        name: Range(
-            float(np.mean([row[0] for row in rows])),
-            float(np.mean([row[1] for row in rows])),
-            min(row[2] for row in rows),
-            max(row[3] for row in rows),
-        )
-        for name, rows in seen.items()
-    }
+                tails.setdefault(name, _Tails(2 + int(share * value.size * len(samples)))).add(value)
+    return {name: held.range(share) for name, held in tails.items()}
+
+
+class _Tails:
+    """The `most` least and largest of many values, in order; enough of them for a percentile near the ends."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._count = 0
+        self._least = self._largest = np.zeros(0, np.float32)
+
+    def add(self, values: Array) -> None:
+        self._count += values.size
+        self._least = np.sort(_first(np.concatenate([self._least, values]), self._most))
+        self._largest = np.sort(-_first(-np.concatenate([self._largest, values]), self._most))
+
+    def range(self, share: float) -> Range:
+        """The values with `share` of all below and above them, as numpy.percentile interpolates."""
+        place = share * (self._count - 1)
+        low, high = (np.interp(place, np.arange(end.size), end) for end in (self._least, self._largest[::-1]))
+        return Range(float(low), float(high), float(self._least[0]), float(self._largest[-1]))
+
+
+def _first(values: Array, count: int) -> Array:
+    """The `count` least, in no order."""
+    return values if values.size <= count else np.partition(values, count - 1)[:count]
 
 
 def _reference_free() -> Any:

@@ -14,6 +14,8 @@ from xml.etree import ElementTree as ET
 import numpy as np
 import pytest
 from edgekit_runtime.manifest import Preprocess
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 
 from edgekit.conversion import evidence, examples
@@ -21,7 +23,7 @@ from edgekit.conversion.candidate import Candidate
 from edgekit.conversion.evidence import Evidence
 from edgekit.conversion.examples import Answer, Box, Confusion, Disagreement, Examples, Found, Mask
 from edgekit.conversion.finding import Finding
-from edgekit.conversion.layers import BINS, Histogram, LayerError, LayerReport, errors, ranges
+from edgekit.conversion.layers import BINS, Histogram, LayerError, LayerReport, _Tails, errors, ranges
 from edgekit.conversion.record import Files
 from edgekit.models.operators import operators
 from edgekit.reports import conversion_page
@@ -209,3 +211,18 @@ def test_masks_are_shown_side_by_side(shared: Path) -> None:
         assert mask.difference == 0
         assert len({mask.picture, mask.float, mask.int8}) == 3
         assert found.pictures[mask.float] == found.pictures[mask.int8]
+
+
+@given(st.lists(st.lists(st.floats(-100, 100, width=32), min_size=30, max_size=30), min_size=1, max_size=8))
+def test_the_ends_of_a_range_are_percentiles_of_all_samples_together(rows: list[list[float]]) -> None:
+    """One value a sample, as a head has, would else have no range at all."""
+    values = np.array(rows, np.float32)
+    for percent in (100.0, 99.0, 90.0):
+        share = (100 - percent) / 200
+        held = _Tails(2 + int(share * values.size))
+        for row in values:
+            held.add(row)
+        found = held.range(share)
+        wanted = np.percentile(values, [100 * share, 100 - 100 * share])
+        np.testing.assert_allclose((found.low, found.high), wanted, rtol=1e-5, atol=1e-4)
+        assert (found.least, found.largest) == (values.min(), values.max())
