@@ -57,7 +57,7 @@ def inspect(
             judged["delegation"] = schema.plain(shares)
         show.data({**schema.plain(found), **judged})
     else:
-        _show_inspection(model, found)
+        _show_inspection(model, found, next_step=verdict is None)
         if verdict is not None and tried is not None:
             _show_verdict(model, verdict, tried, f"takes {shares}" if shares else f"is not judged: {refusal}")
     if verdict is None or tried is None:
@@ -91,7 +91,7 @@ def _range(known: tuple[int, int] | None) -> str:
     return "none" if known is None else f"{known[0]} to {known[1]}"
 
 
-def _show_inspection(model: Path, found: inspection.Inspection) -> None:
+def _show_inspection(model: Path, found: inspection.Inspection, *, next_step: bool) -> None:
     rows: list[tuple[str, Any]] = [
         ("form", found.description),
         ("made with", found.made_with),
@@ -108,5 +108,5 @@ def _show_inspection(model: Path, found: inspection.Inspection) -> None:
     show.table(found.name, ["", ""], [row for row in rows if row[1] is not None])
     for note in found.notes:
         show.say(note, label="note:", style="yellow")
-    if found.convertible:
+    if found.convertible and next_step:
         show.next_step("edgekit", "convert", model, "-p", "PROFILE", "-c", "DATA", "-o", f"{found.name}.tflite")

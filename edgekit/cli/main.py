@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 from typing import Annotated
 
@@ -14,6 +15,7 @@ from edgekit.errors import EdgekitError
 
 NAME = "edgekit"
 INTERRUPTED = 130
+_ENDS = (signal.SIGTERM, signal.SIGHUP)
 
 app = typer.Typer(
     name=NAME,
@@ -59,12 +61,20 @@ probe.add_to(app)
 profiles.add_to(app)
 
 
+def _end(number: int, _frame: object) -> None:
+    """What is half done is cleaned up on the way out."""
+    sys.exit(128 + number)
+
+
 def main() -> None:
     """Run the command line; expected failures end in their exit code, our own bugs in a traceback."""
+    for number in _ENDS:
+        if signal.getsignal(number) is signal.SIG_DFL:  # nohup's choice stays
+            signal.signal(number, _end)
     try:
         app(prog_name=NAME)  # a usage error ends here, in Typer's own words
     except SystemExit as end:
-        if end.code == INTERRUPTED:  # of which Typer says nothing
+        if end.code in (INTERRUPTED, *(128 + number for number in _ENDS)):  # of which Typer says nothing
             show.say("interrupted")
         raise
     except EdgekitError as failure:

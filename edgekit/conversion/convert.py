@@ -225,6 +225,9 @@ def _checked(model: Path, output: Path, samples: int, *, trust_code: bool) -> So
         raise UserError(f"{samples} samples cannot set a range", hint="100 to 300 are usual")
     source = open_model(model)
     require_convertible(source)
+    own = Files.of(output).folder.resolve()
+    if output.resolve() == source.path.resolve() or own in source.path.resolve().parents:
+        raise UserError(f"{output}: would overwrite the model that it is made from", hint="name another output")
     if source.form == "keras" and not trust_code:
         keras_model.refuse_code(source.path, keras_archive.code_in(keras_archive.read_config(source.path)))
     return source

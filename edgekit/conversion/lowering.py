@@ -72,22 +72,40 @@ def open_source(
         return _tflite(path)
     if form in KERAS:
         model = keras_model.load(path, form, trust_code=trust_code)
-        keras_model.export(model, folder / "keras")
+        try:
+            keras_model.export(model, folder / "keras")
+        except Exception as error:  # Keras and TensorFlow raise whatever the layers do
+            raise UserError(
+                f"{path}: Keras cannot export it: {_first_line(error)}",
+                hint="export it yourself, with an input of fixed size: model.export('saved_model')",
+            ) from error
         return _saved_model(path, folder / "keras", folder, savedmodel.read(folder / "keras"))
     if form == "saved-model":
         found = savedmodel.read(path, signature)
         _refuse_code(path, found.code, trust_code=trust_code)
-        if found.version == 2 and (whole or not found.suppresses):
-            return _saved_model(path, path, folder, found)
-        return _frozen(path, _freeze(path, found), folder, whole=whole)
+        return _open_saved_model(path, found, folder, whole=whole)
     if form == "graph-def":
         frozen = graph.read(path)
         _refuse_code(path, graph.code_in(frozen.graph), trust_code=trust_code)
         part = graph.pruned(path, frozen.graph, frozen.inputs.values(), frozen.outputs.values(), {})
-        return _frozen(path, replace(frozen, graph=part), folder, whole=whole)
+        return _frozen(path, graph.connected(frozen, part), folder, whole=whole)
     training = checkpoint.read(path)
     _refuse_code(path, graph.code_in(training.meta.graph_def), trust_code=trust_code)
     return _frozen(path, checkpoint.freeze(path, training), folder, whole=whole)
+
+
+def _open_saved_model(path: Path, found: savedmodel.Graph, folder: Path, *, whole: bool) -> Opened:
+    if found.version == 2 and (whole or not found.suppresses):
+        return _saved_model(path, path, folder, found)
+    try:
+        frozen = _freeze(path, found)
+    except UserError:
+        if found.version == 2 or found.suppresses:
+            raise
+        # What TensorFlow 1's session cannot freeze TensorFlow 2 may load: conditions that are functions, for example.
+        load(path, path)
+        return _saved_model(path, path, folder, found)
+    return _frozen(path, frozen, folder, whole=whole)
 
 
 def _refuse_code(path: Path, operators: Sequence[str], *, trust_code: bool) -> None:

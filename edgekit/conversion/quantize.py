@@ -134,6 +134,12 @@ def quantize(request: Request, progress: Progress) -> tuple[Quantized, ...]:
     progress("float", 0, 1)
     float_model, inputs = opened.lower(ready.inputs)
     (folder / FLOAT).write_bytes(float_model)
+    if names := flatbuffer.spoilt(float_model):
+        raise UserError(
+            f"{model}: its own weights hold values that are not a number: {', '.join(names[:3])}",
+            hint="the training has failed: take an earlier checkpoint",
+            tensors=list(names),
+        )
     progress("float", 1, 1)
     declared_heads = _declared(model, ready, flatbuffer.parse(float_model).outputs, folder)
     stream = data.stream(inputs, preprocess, count=request.samples, seed=request.seed)

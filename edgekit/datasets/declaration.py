@@ -146,6 +146,8 @@ def preprocess(declaration: Declaration, inputs: Sequence[TensorSpec], *, pictur
     if not pictures and not declaration.describes_pictures:
         return None
     height, width, channels = _picture_size(inputs)
+    if inputs[0].dtype == "uint8":
+        declaration = _as_pixels(declaration)
     if declaration.range is None and declaration.mean is None:
         raise UserError(
             "the data are pixels, but the value range that the model was trained on is not declared",
@@ -178,6 +180,17 @@ def preprocess(declaration: Declaration, inputs: Sequence[TensorSpec], *, pictur
         )
     except ValueError as error:
         raise UserError(f"preprocessing: {error}") from error
+
+
+def _as_pixels(declaration: Declaration) -> Declaration:
+    """Of a model that scales by itself: it takes 0 to 255."""
+    if declaration.mean is not None or declaration.range not in (None, "0..255"):
+        raise UserError(
+            "the model's input is uint8: it takes pixels as they are, from 0 to 255",
+            hint="leave range, mean and std out",
+            key="range",
+        )
+    return replace(declaration, range="0..255")
 
 
 def _picture_size(inputs: Sequence[TensorSpec]) -> tuple[int, int, int]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from edgekit_runtime.manifest import DTYPES, TensorSpec
 
 from edgekit.errors import UserError
@@ -118,6 +119,21 @@ def named(content: bytes, inputs: Sequence[str] = ()) -> bytes:
         start = table.Vector(table.Offset(6))  # schema.fbs: SubGraph.inputs is the second field
         struct.pack_into(f"<{len(inputs)}i", changed, start, *(indices[name] for name in inputs))
     return bytes(changed)
+
+
+def spoilt(content: bytes) -> tuple[str, ...]:
+    """The constants that hold values that are not a number, by name."""
+    from ai_edge_litert import schema_py_generated as schema_fb
+
+    model = schema_fb.Model.GetRootAsModel(content, 0)
+    names = []
+    for graph in (model.Subgraphs(index) for index in range(model.SubgraphsLength())):
+        for tensor in (graph.Tensors(index) for index in range(graph.TensorsLength())):
+            buffer = model.Buffers(tensor.Buffer())
+            real = tensor.Type() == schema_fb.TensorType.FLOAT32 and buffer.DataLength()
+            if real and np.isnan(buffer.DataAsNumpy().view(np.float32)).any():
+                names.append((tensor.Name() or b"").decode())
+    return tuple(names)
 
 
 def _computes_in_float(graph: Any, operator: Any, kinds: dict[int, str]) -> bool:

@@ -3,9 +3,11 @@
 TensorFlow is imported inside the functions, which run in the worker.
 """
 
+import keyword
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,9 @@ from edgekit.errors import CheckFailed, UserError
 from edgekit.models.source import COPY_AGAIN
 
 MAX_BYTES = 2 * 1024**3  # a protocol buffer cannot be larger
+# What watches a graph and gives nothing of it: summaries show an output, assertions test what nothing else takes.
+_WATCHES = re.compile(r"NoOp|Print|\w*Summary(V2)?")
+_GUARD = re.compile(r"(^|/)AssertGuard(/|$)")
 PLACEHOLDERS = ("Placeholder", "PlaceholderV2", "PlaceholderWithDefault")
 
 
@@ -96,8 +101,7 @@ def read(path: Path) -> FrozenGraph:
             f"{path}: not frozen: the values of {len(variables)} variables, such as '{variables[0]}', are not in it",
             hint="give the checkpoint that belongs to it, or freeze it",
         )
-    taken = {node_name(name) for node in graph.node for name in node.input}
-    ends = [node.name for node in graph.node if node.name not in taken and node.op not in ("NoOp", "Const", "Assert")]
+    ends = _ends(graph)
     feeds = [node.name for node in graph.node if node.op in PLACEHOLDERS]
     if not feeds or not set(ends) - set(feeds):
         raise UserError(f"{path}: has {len(feeds)} inputs (placeholders) and {len(ends)} outputs")
@@ -106,6 +110,27 @@ def read(path: Path) -> FrozenGraph:
     whole = graph.HasField("versions")
     notes = () if whole else ("the graph does not end as TensorFlow ends its files: is it the whole file?",)
     return FrozenGraph(graph, short_names(feeds), short_names(outputs), notes, nodes_before=len(graph.node))
+
+
+def _ends(graph: Any) -> list[str]:
+    """The nodes that no other takes, but for what watches the graph, and for what is made for assertions alone."""
+    takers: dict[str, set[str]] = {}
+    for node in graph.node:
+        for name in node.input:
+            takers.setdefault(node_name(name), set()).add(node.name)
+    watching = {node.name for node in graph.node if _WATCHES.fullmatch(node.op)}
+    guards = {node.name for node in graph.node if node.op == "Assert" or _GUARD.search(node.name)}
+
+    def left() -> list[str]:
+        aside = watching | guards | {node.name for node in graph.node if node.op == "Const"}
+        nodes = [node.name for node in graph.node if node.name not in aside]
+        return [name for name in nodes if takers.get(name, set()) <= watching | guards]
+
+    bare = left()
+    for node in reversed(in_order(graph)):
+        if node.name in takers and takers[node.name] <= guards and node.op not in PLACEHOLDERS:
+            guards.add(node.name)
+    return left() or bare
 
 
 def specs(path: Path, graph: Any, tensors: Mapping[str, str]) -> tuple[TensorSpec, ...]:
@@ -165,8 +190,12 @@ def pruned(path: Path, graph: Any, inputs: Iterable[str], outputs: Iterable[str]
     utilities = tf.compat.v1.graph_util
     nodes = sorted({node_name(name) for name in outputs})
     part = utilities.extract_sub_graph(_without_branches(graph, known), nodes)
+    there = {node.name for node in part.node}
+    inputs = [name for name in inputs if node_name(name) in there]  # others lead to no output
     part = utilities.extract_sub_graph(_with_placeholders(path, part, inputs), nodes)
-    return utilities.remove_training_nodes(part, protected_nodes=nodes)
+    left = utilities.remove_training_nodes(part, protected_nodes=nodes)
+    left.library.CopyFrom(part.library)  # which TensorFlow leaves out
+    return left
 
 
 def all_nodes(graph: Any) -> list[Any]:
@@ -225,11 +254,22 @@ def in_order(graph: Any) -> list[Any]:
 def short_names(nodes: Iterable[str]) -> dict[str, str]:
     """Nodes as {name: tensor}: the last part of each, where no two have it in common."""
     nodes = list(nodes)
-    last = Counter(name.rpartition("/")[2] for name in nodes)
-    return {
-        (name.rpartition("/")[2] if last[name.rpartition("/")[2]] == 1 else name.replace("/", "_")): f"{name}:0"
-        for name in nodes
-    }
+    last = Counter(parameter(name.rpartition("/")[2]) for name in nodes)
+    short = {name: parameter(name.rpartition("/")[2]) for name in nodes}
+    return {(end if last[end] == 1 else parameter(name)): f"{name}:0" for name, end in short.items()}
+
+
+def parameter(name: str) -> str:
+    """The name as one that a parameter of a function may have, which is what TensorFlow makes of inputs."""
+    plain = re.sub(r"\W", "_", name, flags=re.ASCII)
+    return f"_{plain}" if plain[:1].isdigit() else f"{plain}_" if keyword.iskeyword(plain) else plain
+
+
+def connected(frozen: FrozenGraph, part: Any) -> FrozenGraph:
+    """`part`, with those of the inputs that lead to an output."""
+    there = {node.name for node in part.node}
+    used = {name: tensor for name, tensor in frozen.inputs.items() if node_name(tensor) in there}
+    return replace(frozen, graph=part, inputs=used)
 
 
 def _imported(path: Path, graph: Any) -> Any:

@@ -77,7 +77,7 @@ def export(model: Any, folder: Path) -> None:
     """Write the model as a SavedModel whose serving signature has the model's input and output names."""
     import tensorflow as tf
 
-    names, outputs = [tensor.name for tensor in model.inputs], output_names(model)
+    names, outputs, structure = [tensor.name for tensor in model.inputs], output_names(model), _structure(model)
     specs = {
         tensor.name: tf.TensorSpec([None, *tensor.shape[1:]], tensor.dtype, name=tensor.name) for tensor in model.inputs
     }
@@ -85,7 +85,8 @@ def export(model: Any, folder: Path) -> None:
     def serve(inputs: dict[str, Any]) -> dict[str, Any]:
         given = [inputs[name] for name in names]
         # As Keras: a model of one input takes it bare, whichever structure it was saved with.
-        answers = model(given if len(given) > 1 else given[0], training=False)
+        whole = tf.nest.pack_sequence_as(structure, given) if isinstance(structure, dict) else given
+        answers = model(whole if len(given) > 1 else given[0], training=False)
         return dict(zip(outputs, tf.nest.flatten(answers), strict=True))
 
     if _is_keras_3(model):
@@ -105,6 +106,14 @@ def export(model: Any, folder: Path) -> None:
             tf.saved_model.save(module, str(folder), signatures=signatures)
         except AssertionError:  # it has more than weights: a table of words, for example
             tf.saved_model.save(model, str(folder), signatures=signatures)
+
+
+def _structure(model: Any) -> Any:
+    """The inputs as the model was saved with them, a dict perhaps; None for a model that was never called."""
+    try:
+        return model.input
+    except (AttributeError, ValueError):
+        return None
 
 
 def _is_keras_3(model: Any) -> bool:

@@ -125,7 +125,9 @@ def _spec(path: Path, name: str, info: Any) -> TensorSpec:
     if dtype not in DTYPES:
         raise UserError(
             f"{path}: tensor '{name}' is {dtype}, which TFLite on a board does not take",
-            hint="export a signature that takes numbers (for example the decoded picture, not its file)",
+            hint="export a signature that takes numbers (for example the decoded picture, not its file)"
+            if dtype == "string"
+            else "export it with numbers in float32",
             tensor=name,
             dtype=dtype,
         )

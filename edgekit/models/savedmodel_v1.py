@@ -13,7 +13,7 @@ def freeze(path: Path, found: Graph) -> FrozenGraph:
     import tensorflow as tf
 
     v1 = tf.compat.v1
-    inputs = {name: info.name for name, info in sorted(found.serving.inputs.items())}
+    inputs = {graph.parameter(name): info.name for name, info in sorted(found.serving.inputs.items())}
     outputs = {name: info.name for name, info in sorted(found.serving.outputs.items())}
     try:
         with v1.Graph().as_default() as imported, v1.Session(graph=imported) as session:

@@ -31,6 +31,7 @@ COPY_AGAIN = "copy it again, and compare its size with the original's"
 _KNOWN = "a SavedModel or Serving folder, a .keras, .h5, frozen .pb or .tflite file, or a TensorFlow 1 checkpoint"
 # What exporters call every model: the folder's name says more.
 _NO_NAMES = ("saved_model", "savedmodel", "export", "model", "frozen_inference_graph", ".meta", ".index")
+_SUFFIXES = (".h5", ".keras", ".pb", ".tflite")
 _HDF5 = b"\x89HDF\r\n\x1a\n"
 
 
@@ -86,7 +87,12 @@ def recognise(path: Path) -> str:
 
 
 def _below(path: Path) -> str | None:
-    """What is one folder further down."""
+    """What is one folder further down, or in it."""
+    if path.is_file() and not path.stat().st_size:
+        return f"the file is empty: {COPY_AGAIN}"
+    models = [] if not path.is_dir() else sorted(one for one in path.iterdir() if one.suffix in _SUFFIXES)
+    if models:
+        return f"there is {models[0].name} in it" + (f", and {len(models) - 1} more" if models[1:] else "")
     for kind, pattern in (("SavedModel", SAVED_MODEL), ("TensorFlow 1 checkpoint", "*.meta")):
         if path.is_dir() and (found := sorted(path.glob(f"*/{pattern}"))):
             return f"there is a {kind} in {found[0].parent}"

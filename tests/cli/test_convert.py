@@ -69,8 +69,13 @@ class TestTwice:
         assert edgekit.fails("convert", material.sine, *words)["message"] == "profile given twice: host"
 
 
-@pytest.mark.parametrize("stage", ["calibrate", "prove"])
-def test_an_interrupt_leaves_nothing(stage: str, edgekit: Program, material: Material) -> None:
+@pytest.mark.parametrize(
+    ("stage", "number", "status"),
+    [("calibrate", signal.SIGINT, 130), ("prove", signal.SIGINT, 130), ("calibrate", signal.SIGTERM, 143)],
+)
+def test_an_end_leaves_nothing(
+    stage: str, number: signal.Signals, status: int, edgekit: Program, material: Material
+) -> None:
     (edgekit.cwd.parent / "data.py").write_text(HANGS)
     hangs = edgekit.cwd.parent / "hangs"
     process = edgekit.with_(HANG=stage, HANGS=str(hangs)).start(
@@ -85,12 +90,12 @@ def test_an_interrupt_leaves_nothing(stage: str, edgekit: Program, material: Mat
         workers = _children(process.pid)
         assert len(workers) == 1
         assert [path.suffix for path in edgekit.cwd.iterdir()] == [".part"], "it was at work"
-        process.send_signal(signal.SIGINT)
+        process.send_signal(number)
         out, err = process.communicate(timeout=60)
     finally:
         process.kill()
         process.wait()
-    assert process.returncode == 130
+    assert process.returncode == status
     assert out == ""
     assert err.endswith("interrupted\n")
     assert "Traceback" not in err

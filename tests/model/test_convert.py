@@ -109,6 +109,64 @@ class TestResult:
         assert record.golden is not None
         assert all(distance.cosine > 0.99 for distance in record.golden.distance)
 
+    def test_what_it_is_made_from_is_not_overwritten(
+        self, board: DeviceProfile, models: Path, pictures: Path, tmp_path: Path
+    ) -> None:
+        made = tmp_path / "m.tflite"
+        convert.convert(
+            models / "colours.keras", profile=board, data=pictures, output=made, declaration=Declaration(range="-1..1")
+        )
+        for model in (Files.of(made).float, made):
+            before = model.read_bytes()
+            with pytest.raises(UserError, match="would overwrite the model that it is made from"):
+                convert.convert(model, profile=board, data=pictures, output=made)
+            assert model.read_bytes() == before
+
+    def test_inputs_that_are_saved_under_other_keys_than_their_names(
+        self, attempt: Callable[..., Conversion], tmp_path: Path
+    ) -> None:
+        import keras
+
+        keras.utils.set_random_seed(0)
+        one, two = keras.Input((8,), name="b"), keras.Input((5,), name="a")
+        answer = keras.layers.Dense(4)(one) - keras.layers.Dense(4)(two)
+        model = keras.Model({"zed": one, "alpha": two}, answer)
+        model.save(tmp_path / "two.keras")
+        noise = np.random.default_rng(0)
+        given = {"a": noise.normal(size=(40, 5)), "b": noise.normal(size=(40, 8))}
+        np.savez(tmp_path / "x.npz", a=given["a"].astype(np.float32), b=given["b"].astype(np.float32))
+        record = attempt(tmp_path / "two.keras", tmp_path / "x.npz")
+        assert sorted(record.input_names) == ["a", "b"]
+        wanted = model({"zed": given["b"], "alpha": given["a"]})
+        engine = Engine.load(Files.of(tmp_path / "out/m.tflite").float)
+        rows = [given[spec.name][:1].astype(np.float32) for spec in engine.inputs]
+        np.testing.assert_allclose(engine.infer_real(rows)[0], np.asarray(wanted)[:1], atol=1e-5)
+
+    def test_weights_that_are_no_numbers_are_named(
+        self, attempt: Callable[..., Conversion], vectors: Path, tmp_path: Path
+    ) -> None:
+        import keras
+
+        model = keras.Sequential([keras.Input((4,), name="x"), keras.layers.Dense(3, name="spoilt")])
+        model.layers[0].set_weights([np.full((4, 3), np.nan), np.zeros(3)])
+        model.save(tmp_path / "nan.keras")
+        with pytest.raises(UserError, match="its own weights hold values that are not a number"):
+            attempt(tmp_path / "nan.keras", vectors)
+
+    def test_a_model_that_scales_pixels_by_itself_takes_them_as_they_are(
+        self, attempt: Callable[..., Conversion], pictures: Path, tmp_path: Path
+    ) -> None:
+        import keras
+
+        x = keras.Input((16, 16, 3), name="pixels", dtype="uint8")
+        y = keras.layers.GlobalAveragePooling2D()(keras.layers.Rescaling(1 / 127.5, -1)(x))
+        keras.Model(x, keras.layers.Dense(3, activation="softmax")(y)).save(tmp_path / "m.keras")
+        with pytest.raises(UserError, match="takes pixels as they are"):
+            attempt(tmp_path / "m.keras", pictures, Declaration(range="-1..1"))
+        record = attempt(tmp_path / "m.keras", pictures, allow_float=True)
+        assert record.preprocess is not None
+        assert (record.preprocess.mean, record.preprocess.std) == ((0.0,) * 3, (1.0,) * 3)
+
     def test_each_input_gets_its_own_values_whatever_order_the_converter_has(
         self, attempt: Callable[..., Conversion], tmp_path: Path
     ) -> None:

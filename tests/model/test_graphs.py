@@ -197,6 +197,43 @@ def test_a_frozen_graph(vectors: Path, board: DeviceProfile, tmp_path: Path) -> 
 
 
 @pytest.mark.shared
+def test_names_that_no_parameter_may_have_and_a_placeholder_that_leads_nowhere(
+    vectors: Path, board: DeviceProfile, tmp_path: Path
+) -> None:
+    import tensorflow as tf
+
+    v1 = tf.compat.v1
+    with v1.Graph().as_default() as made:
+        first = v1.placeholder(tf.float32, [None, 4], name="class")
+        v1.placeholder(tf.float32, [None, 3], name="left/over")
+        answer = tf.nn.softmax(first @ tf.ones((4, 3)), name="a/b-c.d")
+        v1.summary.histogram("watched", answer)
+        v1.Assert(tf.reduce_all(answer >= 0), [answer])
+        (tmp_path / "model.pb").write_bytes(made.as_graph_def().SerializeToString())
+    record = convert.convert(tmp_path / "model.pb", profile=board, data=vectors, output=tmp_path / "m.tflite")
+    assert record.input_names == ("class_",)
+    assert [spec.name for spec in record.outputs] == ["b_c_d"]
+
+
+def test_a_saved_model_of_tensorflow_1_that_only_tensorflow_2_loads(
+    vectors: Path, board: DeviceProfile, tmp_path: Path
+) -> None:
+    """A condition on a flag of training, as a function."""
+    import tensorflow as tf
+
+    v1 = tf.compat.v1
+    v1.enable_control_flow_v2()
+    v1.enable_resource_variables()
+    with v1.Graph().as_default(), v1.Session() as session:
+        x = v1.placeholder(tf.float32, [None, 4], name="x")
+        training = v1.placeholder_with_default(False, [], name="is_training")
+        weights = v1.get_variable("w", [4, 3])
+        y = tf.nn.softmax(tf.cond(training, lambda: tf.nn.dropout(x, 0.5), lambda: tf.identity(x)) @ weights)
+        session.run(v1.global_variables_initializer())
+        v1.saved_model.simple_save(session, str(tmp_path / "model"), {"x": x}, {"y": y})
+    convert.convert(tmp_path / "model", profile=board, data=vectors, output=tmp_path / "m.tflite", allow_float=True)
+
+
 def test_a_frozen_graph_that_was_cut_between_two_nodes_is_doubted(shared: Path, tmp_path: Path) -> None:
     """It is a good file but for what is not there: elsewhere a cut does not even parse."""
     whole = (shared / "models/odapi_ssd_mnv2_fpnlite320_frozen_tf2sm/frozen_inference_graph.pb").read_bytes()

@@ -151,6 +151,21 @@ class TestInspect:
         found = inspect(saved(lambda x: x * 2, signature="double"))
         assert (found.signatures, [spec.name for spec in found.inputs]) == (("double",), ["x"])
 
+    def test_a_folder_that_holds_a_model_file_names_it(self, models: Path, tmp_path: Path) -> None:
+        with pytest.raises(UserError, match="not a model") as caught:
+            inspect(tmp_path)
+        assert "there is" not in str(caught.value.hint)
+        shutil.copy(models / "colours.keras", tmp_path)
+        with pytest.raises(UserError, match="not a model") as caught:
+            inspect(tmp_path)
+        assert caught.value.hint == "there is colours.keras in it"
+
+    def test_an_empty_file_is_called_empty(self, tmp_path: Path) -> None:
+        (tmp_path / "model.pb").touch()
+        with pytest.raises(UserError, match="not a model") as caught:
+            inspect(tmp_path / "model.pb")
+        assert str(caught.value.hint).startswith("the file is empty")
+
     def test_code_is_named_and_not_run(self, models: Path) -> None:
         found = inspect(models / "lambda.keras")
         assert any("Lambda 'twice': pickled code" in item for item in found.code)
