@@ -113,7 +113,8 @@ class TestInspect:
         (edgekit.cwd / "thing").write_bytes(content)
         told = edgekit.fails("inspect", "thing")
         assert told["message"] == "thing: not a model that edgekit knows"
-        assert told["hint"].startswith("give a SavedModel or Serving folder, a .keras, .h5")
+        wanted = "give a SavedModel or Serving folder, a .keras, .h5" if content else "the file is empty: copy it again"
+        assert told["hint"].startswith(wanted)
 
     def test_nothing_there(self, edgekit: Program) -> None:
         assert edgekit.fails("inspect", "nowhere")["message"] == "nowhere: no such model"
