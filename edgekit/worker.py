@@ -118,6 +118,12 @@ def no_room(words: str | None = None) -> UserError:
     )
 
 
+def is_full(error: Exception) -> bool:
+    """Whether a disk, or memory, was full: the caller's machine, and no model's fault."""
+    full = isinstance(error, OSError) and error.errno in FULL
+    return full or isinstance(error, MemoryError) or type(error).__name__ == "ResourceExhaustedError"
+
+
 def _converse(child: "subprocess.Popen[str]", request: dict[str, Any], progress: Progress | None) -> dict[str, Any]:
     assert child.stdin is not None  # mypy: both are pipes
     assert child.stdout is not None

@@ -10,6 +10,7 @@ from typing import Any
 from edgekit_runtime import batch
 from edgekit_runtime.manifest import TensorSpec
 
+from edgekit import worker
 from edgekit.errors import CheckFailed, UserError
 from edgekit.models import checkpoint, detector, flatbuffer, graph, keras_model, savedmodel, savedmodel_v1, unroll
 from edgekit.models.detector import Detector
@@ -75,6 +76,8 @@ def open_source(
         try:
             keras_model.export(model, folder / "keras")
         except Exception as error:  # Keras and TensorFlow raise whatever the layers do
+            if worker.is_full(error):
+                raise
             raise UserError(
                 f"{path}: Keras cannot export it: {_first_line(error)}",
                 hint="export it yourself, with an input of fixed size: model.export('saved_model')",
@@ -99,11 +102,14 @@ def _open_saved_model(path: Path, found: savedmodel.Graph, folder: Path, *, whol
         return _saved_model(path, path, folder, found)
     try:
         frozen = _freeze(path, found)
-    except UserError:
+    except UserError as refused:
         if found.version == 2 or found.suppresses:
             raise
         # What TensorFlow 1's session cannot freeze TensorFlow 2 may load: conditions that are functions, for example.
-        load(path, path)
+        try:
+            load(path, path)
+        except UserError:
+            raise refused from None
         return _saved_model(path, path, folder, found)
     return _frozen(path, frozen, folder, whole=whole)
 

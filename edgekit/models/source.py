@@ -90,12 +90,12 @@ def _below(path: Path) -> str | None:
     """What is one folder further down, or in it."""
     if path.is_file() and not path.stat().st_size:
         return f"the file is empty: {COPY_AGAIN}"
-    models = [] if not path.is_dir() else sorted(one for one in path.iterdir() if one.suffix in _SUFFIXES)
-    if models:
-        return f"there is {models[0].name} in it" + (f", and {len(models) - 1} more" if models[1:] else "")
     for kind, pattern in (("SavedModel", SAVED_MODEL), ("TensorFlow 1 checkpoint", "*.meta")):
         if path.is_dir() and (found := sorted(path.glob(f"*/{pattern}"))):
             return f"there is a {kind} in {found[0].parent}"
+    models = [] if not path.is_dir() else sorted(one for one in path.iterdir() if one.suffix in _SUFFIXES)
+    if models:
+        return f"there is {models[0].name} in it" + (f", and {len(models) - 1} more" if models[1:] else "")
     return None
 
 

@@ -72,13 +72,13 @@ def test_the_first_candidate_within_the_budget_is_taken(
     """Plain INT8 ruins these masks, judged by those of people; ranges without the outermost values do not."""
     masks = shared / "data/coco128_dev/semantic_segmentation/val2017"
     declared = declare(range="0..1", task="segmentation")
-    record = attempt(shared / SELFIE, portraits, declared, samples=32, max_drop=0.07, truth=masks, foreground=1)
+    record = attempt(shared / SELFIE, portraits, declared, samples=32, max_drop=0.09, truth=masks, foreground=1)
     assert {one.metric for one in record.candidates} == {"IoU"}
     assert [one.name for one in record.candidates] == list(RUNGS)[: len(record.candidates)]
     first, second = record.candidates[:2]
     assert first.drop is not None
     assert second.drop is not None
-    assert first.drop > 0.07 >= second.drop
+    assert first.drop > 0.09 >= second.drop
     assert (record.kind, len(record.candidates)) == ("int8-clipped", 2)
     assert flatbuffer.read(tmp_path / "out/m.tflite").size == record.model_size == second.size
     plain = json.loads(Files.of(tmp_path / "out/m.tflite").record.read_text())
