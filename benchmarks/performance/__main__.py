@@ -84,7 +84,7 @@ everything that can be made once is made before the clock runs (`benchmarks/perf
 the same `.tflite`; MediaPipe and the Task Library a copy of it with the metadata that they want. MobileNetV2 is the
 quantised file that Coral publishes, with the ends that it has; the others were converted by edgekit, with uint8 in and
 float32 out as most profiles say: the QUANTIZE and DEQUANTIZE that this takes are part of the bare `invoke()` here, too.
-A profile with `input_dtype = "int8"` and `output_dtype = "int8"` spares them: of the smaller classifier some 90 us.
+A profile with `input_dtype = "int8"` and `output_dtype = "int8"` spares them; what that gains is not measured here.
 
 ## A frame of the model's size
 
