@@ -347,8 +347,8 @@ Models without labels here: the output that is farthest from float.
 ## Repairs
 
 Two models do not survive plain INT8, and of two an output is far from float's. What `--max-drop 1%` has tried
-([manifest.md](manifest.md#repair)). Of PoseNet
-neither 16-bit activations nor clipped ranges lose less than plain INT8; why is not known:
+([manifest.md](manifest.md#repair)). Of PoseNet neither
+16-bit activations nor clipped ranges lose less than plain INT8; why is not known:
 
 {repairs}
 ## Repeat it
