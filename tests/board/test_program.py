@@ -128,6 +128,18 @@ def test_an_altered_upload_is_refused_and_removed(program: Program, one: Bundle)
     program.stage(one)
 
 
+def test_what_another_push_of_it_sent_again_does_not_stay(program: Program, one: Bundle, two: Bundle) -> None:
+    program.stage(one)
+    program.receive(two)
+    incoming = program.root / "incoming"
+    late = incoming / one.release.member("model.tflite").sha256
+    late.write_bytes(b"the first bytes of it")
+    program.ok("stage", one.release.id)
+    assert not late.exists()
+    on_its_way = {file.name for file in incoming.iterdir()} - {f"{two.release.id}.release"}
+    assert on_its_way == set(two.sizes) - set(one.sizes)
+
+
 def test_an_unfinished_upload_is_not_staged(program: Program, one: Bundle) -> None:
     program.receive(one)
     (program.root / "incoming" / one.release.member("model.tflite").sha256).unlink()
