@@ -204,22 +204,10 @@ MODELS = (
 )
 
 
-def profile_with_steps(board: Board, folder: Path) -> Path:
-    """The board's profile, but with outputs left as INT8: so a difference has whole steps."""
-    text = Path(board.profile).read_text()
-    file = folder / "int8-outputs.toml"
-    file.write_text(
-        text.replace(f'"{Path(board.profile).stem}"', '"int8-outputs"').replace(
-            'output_dtype = "float32"', 'output_dtype = "int8"'
-        )
-    )
-    return file
-
-
 def measure(model: RealModel, board: Board, user: User, folder: Path) -> Agreement:
     """Deploy the model and compare. `folder` is empty and for this model."""
     made, packed = folder / "model.tflite", folder / "model.ekb"
-    profile, data = profile_with_steps(board, folder), model.data(folder)
+    profile, data = board.profile, model.data(folder)
     user.do("convert", SHARED / "models" / model.path, "-p", profile, "-c", data, "-o", made, *model.options)
     user.do("bundle", made, "-p", profile, "-o", packed)
     sent = user.do("push", packed, board.name)
