@@ -178,9 +178,12 @@ def _asked(
     except subprocess.TimeoutExpired:
         reason = f"took longer than {limit_s:g} s"
         return replace(tried, verdict="timed-out", reason=reason, proposal="is the model too large?")
-    try:
-        answer: dict[str, Any] = json.loads(done.stdout)
-    except ValueError:
+    answer: dict[str, Any] = {}
+    with contextlib.suppress(ValueError):
+        answer = json.loads(done.stdout)
+    if not answer or (
+        done.returncode and "type" not in answer
+    ):  # what spoils the memory may end a process that has answered
         last = done.stderr.strip().splitlines()[-1:] or ["it said nothing"]
         reason = f"ended with exit code {done.returncode}: {last[0]}"
         return replace(tried, verdict="crashed", reason=reason, proposal=_CRASHED)

@@ -6,7 +6,7 @@ stacked along a new first axis.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, List, Sequence, Tuple
+from typing import TYPE_CHECKING, Any, List, Optional, Sequence, Tuple
 
 import numpy as np
 
@@ -103,6 +103,17 @@ def prove(single: Interpreter, batched: Interpreter, samples: Sequence[Array], s
             raise _refused(size, f"output '{spec.name}' came back as {list(got.shape)}, not {list(wanted.shape)}")
         if not _equal(got, wanted):
             raise _refused(size, f"output '{spec.name}' differs from single runs")
+
+
+def check_memory(size: int, max_ram_mb: Optional[int]) -> None:
+    """Raises BatchRefused when this process, with an interpreter for `size` in it, holds more than it may."""
+    if max_ram_mb is None:
+        return
+    from edgekit_runtime import environment
+
+    used = environment.memory_kb()[0]
+    if used is not None and used > max_ram_mb * 1024:
+        raise _refused(size, f"with it {used / 1024:.0f} MiB are in use, and {max_ram_mb} MiB (max_ram_mb) are allowed")
 
 
 def stack(rows: Sequence[Array]) -> Array:

@@ -101,11 +101,11 @@ class Batcher:
         self._engine = engine
         self._size = engine.batch_size if given.max_batch_size is None else given.max_batch_size
         self._allowed = given.allowed_batch_sizes
-        proven = {1, engine.batch_size}
-        if self._size != engine.batch_size or not set(given.allowed_batch_sizes) <= proven:
-            sizes = sorted({self._size, *given.allowed_batch_sizes} - proven) or [self._size]
+        proven = {1, *engine.batch_sizes}
+        others = sorted({self._size, *given.allowed_batch_sizes} - proven)
+        if others:
             raise InputError(
-                f"batches of {sizes[0]} are not proven: the engine runs {' and '.join(map(str, sorted(proven)))}",
+                f"batches of {others[0]} are not proven: the engine runs {', '.join(map(str, sorted(proven)))}",
                 hint=None if engine.batch_refused is None else engine.batch_refused.message,
             )
         if self._allowed and self._allowed[-1] != self._size:
@@ -199,15 +199,8 @@ class Batcher:
             start += task.count
 
     def _together(self, rows: List[Array]) -> Sequence[Array]:
-        count = len(rows[0])
-        if self._allowed:
-            size = next(allowed for allowed in self._allowed if allowed >= count)
-            return self._engine.infer([batch.pad(array, size) for array in rows])
-        if count == self._size:
-            return self._engine.infer(rows)
-        # A size between is not proven, and on a CPU a padded batch costs as much as a whole one.
-        singles = [self._engine.infer([array[row : row + 1] for array in rows]) for row in range(count)]
-        return [batch.join(parts) for parts in zip(*singles)]
+        size = next((allowed for allowed in self._allowed if allowed >= len(rows[0])), len(rows[0]))
+        return self._engine.infer([batch.pad(array, size) for array in rows])
 
 
 def _count(tasks: Sequence[_Task]) -> int:

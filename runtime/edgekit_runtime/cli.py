@@ -176,6 +176,7 @@ def _serve(arguments: argparse.Namespace) -> None:
             directory,
             num_threads=arguments.num_threads,
             max_batch_size=batching.max_batch_size,
+            allowed_batch_sizes=batching.allowed_batch_sizes,
             goal="throughput",
         )
         if engine.plan_note is not None:

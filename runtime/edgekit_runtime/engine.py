@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Callable, Iterable, Iterator, List, Optional, Sequence, Tuple, Type
+from typing import TYPE_CHECKING, Any, Callable, Dict, Iterable, Iterator, List, Optional, Sequence, Tuple, Type
 
 import numpy as np
 
@@ -41,8 +41,9 @@ class Startup:
 class Engine:
     """A model ready to run. Safe to call from several threads: `num_interpreters` inferences run at a time.
 
-    `inputs`, `outputs` describe the tensors; `batch_size` is the largest batch that was proven equal to single runs and
-    `batch_refused` the reason when it is smaller than was asked for; `manifest` and `golden` are None for a bare model.
+    `inputs`, `outputs` describe the tensors; `batch_sizes` are the batches that were proven equal to single runs,
+    `batch_size` is the largest (1 without any) and `batch_refused` the reason when one is missing that was asked for;
+    `manifest` and `golden` are None for a bare model.
     """
 
     def __init__(
@@ -61,10 +62,11 @@ class Engine:
         xnnpack: bool = True,
         num_interpreters: int = 1,
         max_ram_mb: Optional[int] = None,
+        allowed_batch_sizes: Sequence[int] = (),
     ) -> None:
         for name, number in (
             ("warmup_runs", warmup_runs), ("max_batch_size", max_batch_size), ("num_interpreters", num_interpreters),
-            ("num_threads", num_threads),
+            ("num_threads", num_threads), *(("each of allowed_batch_sizes", size) for size in allowed_batch_sizes),
         ):  # fmt: skip
             if not isinstance(number, int) or not 1 <= number <= MOST:
                 raise InputError(f"{name} is 1 to {MOST}, not {number}")
@@ -96,16 +98,17 @@ class Engine:
         if samples is not None:
             self.count(samples.inputs)
         self.startup = self._warm_up(first, warmup_runs)
-        self.batch_size = 1
+        self._max_ram_mb = max_ram_mb
         self.batch_refused: Optional[batch.BatchRefused] = None
-        batched = self._proven(first, max_batch_size, warmup_runs) if max_batch_size > 1 else None
+        batched = self._proven(first, sorted({max_batch_size, *allowed_batch_sizes} - {1}), warmup_runs)
+        self.batch_sizes = tuple(batched)
         self.pool_refused: Optional[PoolRefused] = None
         self._pool = Pool()
-        self._pool.add(Lane(first, batched, self.batch_size))
+        self._pool.add(Lane(first, batched))
         if num_interpreters > 1:
             # Memory that was freed before is used again and does not show: the weights are packed in any case.
             cost_kb = max(_resident_kb() - before_kb, self.model.stat().st_size // 1024)
-            self._grow(num_interpreters, cost_kb, max_ram_mb, warmup_runs)
+            self._grow(num_interpreters, cost_kb, warmup_runs)
 
     @classmethod
     def open(
@@ -118,10 +121,11 @@ class Engine:
         xnnpack: Optional[bool] = None,
         num_interpreters: Optional[int] = None,
         goal: Optional[str] = "latency",
+        allowed_batch_sizes: Sequence[int] = (),
     ) -> "Engine":
         """Open a release directory; what is not given comes from its plan for `goal` ("latency", "throughput"; None for
         no plan), where tune has measured one here, else from its manifest. With `num_threads` given no plan is used.
-        Returns when warmed up.
+        Of the batches, `allowed_batch_sizes` are proven beside `max_batch_size`. Returns when warmed up.
 
         Raises UserError (manifest, labels, golden samples, model), HashMismatch, DeviceError (no interpreter).
         """
@@ -157,6 +161,7 @@ class Engine:
             xnnpack=xnnpack if xnnpack is not None else chosen.xnnpack,
             num_interpreters=num_interpreters if num_interpreters is not None else chosen.num_interpreters,
             max_ram_mb=wanted.max_ram_mb,
+            allowed_batch_sizes=allowed_batch_sizes,
         )
         if (engine.inputs, engine.outputs) != (wanted.inputs, wanted.outputs):
             raise ModelError(
@@ -184,6 +189,7 @@ class Engine:
         detector: Optional[Tuple[Detection, "Floats"]] = None,
         xnnpack: bool = True,
         num_interpreters: int = 1,
+        allowed_batch_sizes: Sequence[int] = (),
     ) -> "Engine":
         """Load a bare `.tflite` file; warmed up with seeded noise. `detector` is a detection with its anchors
         (A, 4) float32. Raises as `open` does.
@@ -200,6 +206,7 @@ class Engine:
             detector=detector,
             xnnpack=xnnpack,
             num_interpreters=num_interpreters,
+            allowed_batch_sizes=allowed_batch_sizes,
         )
 
     def infer(self, arrays: Sequence[Array]) -> Tuple[Array, ...]:
@@ -285,6 +292,11 @@ class Engine:
         return None if self._pictures is None else self._pictures.spec
 
     @property
+    def batch_size(self) -> int:
+        """The most samples in one inference."""
+        return max(self.batch_sizes, default=1)
+
+    @property
     def plan(self) -> Plan:
         """How it runs."""
         return Plan(self.num_threads, len(self._pool), self.batch_size, self.xnnpack)
@@ -352,34 +364,37 @@ class Engine:
         interpreter.reset()
         return Startup(interpreter.init_ms, times[0], sum(times) / runs, runs)
 
-    def _proven(self, single: Interpreter, size: int, warmup_runs: int) -> Optional[Interpreter]:
-        """A warm interpreter for batches of `size`, or None and `batch_refused`."""
-        batched = Interpreter(self.model, num_threads=self.num_threads, xnnpack=self.xnnpack)
-        # Noise next to the golden samples: a few real ones may well be answered alike.
-        rows = [np.concatenate([a, b])[-size:] for a, b in zip(batch.noise(self.inputs, size), self.samples(size // 2))]
-        try:
-            batch.prove(single, batched, rows, size)
-        except batch.BatchRefused as refused:
-            self.batch_refused = refused
-            return None
-        finally:
-            single.reset()
-        for _ in range(warmup_runs - 1):
-            batched.run(rows)
-        batched.reset()
-        self.batch_size = size
-        return batched
+    def _proven(self, single: Interpreter, sizes: Sequence[int], warmup_runs: int) -> Dict[int, Interpreter]:
+        """A warm interpreter for each of the batch sizes; where one is missing, `batch_refused`."""
+        proven = {}
+        for size in sizes:
+            batched = Interpreter(self.model, num_threads=self.num_threads, xnnpack=self.xnnpack)
+            # Noise next to the golden samples: a few real ones may well be answered alike.
+            some = zip(batch.noise(self.inputs, size), self.samples(size // 2))
+            rows = [np.concatenate(both)[-size:] for both in some]
+            try:
+                batch.prove(single, batched, rows, size)
+                batch.check_memory(size, self._max_ram_mb)
+            except batch.BatchRefused as refused:
+                self.batch_refused = refused
+                continue
+            finally:
+                single.reset()
+            for _ in range(warmup_runs - 1):
+                batched.run(rows)
+            batched.reset()
+            proven[size] = batched
+        return proven
 
-    def _grow(self, wanted: int, cost_kb: int, max_ram_mb: Optional[int], warmup_runs: int) -> None:
+    def _grow(self, wanted: int, cost_kb: int, warmup_runs: int) -> None:
         """More lanes like the first, warm, as far as there is memory for them."""
         for number in range(2, wanted + 1):
-            self.pool_refused = refusal(number, wanted, cost_kb, max_ram_mb)
+            self.pool_refused = refusal(number, wanted, cost_kb, self._max_ram_mb)
             if self.pool_refused is not None:
                 return
             single = Interpreter(self.model, num_threads=self.num_threads, xnnpack=self.xnnpack)
             self._warm_up(single, warmup_runs)
-            batched = self._proven(single, self.batch_size, warmup_runs) if self.batch_size > 1 else None
-            self._pool.add(Lane(single, batched, self.batch_size))
+            self._pool.add(Lane(single, self._proven(single, self.batch_sizes, warmup_runs)))
 
     def count(self, arrays: Sequence[Array]) -> int:
         """The number of samples in `arrays`, one array for each input. Raises InputError as `infer` does."""

@@ -142,10 +142,30 @@ def memory_kb() -> Tuple[Optional[int], Optional[int]]:
     return now, peak
 
 
-def available_kb() -> Optional[int]:
-    """Memory that the system can still give out, in KiB."""
-    found = re.search(r"^MemAvailable:\s+(\d+) kB", read_text(Path("/proc/meminfo")) or "", re.MULTILINE)
-    return int(found.group(1)) if found else None
+def available_kb(root: Path = Path("/")) -> Optional[int]:
+    """Memory that can still be given out, in KiB: the system's, or less in a control group with a limit."""
+    found = re.search(r"^MemAvailable:\s+(\d+) kB", read_text(root / "proc/meminfo") or "", re.MULTILINE)
+    left = [int(found.group(1))] if found else []
+    for line in (read_text(root / "proc/self/cgroup") or "").splitlines():
+        _, controllers, path = line.split(":", 2)
+        if controllers in ("", "memory"):  # version 2, or the memory's of version 1
+            group = root / "sys/fs/cgroup" / controllers / path.lstrip("/")
+            for folder in (group, *list(group.parents)[: path.count("/")]):
+                left += _left_kb(folder)
+    return min(left, default=None)
+
+
+def _left_kb(group: Path) -> List[int]:
+    """What a control group's limit leaves. Pages of files that were not touched lately are given back when due."""
+    for limit, usage, idle in (
+        ("memory.max", "memory.current", "inactive_file"),
+        ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
+    ):
+        most, used = read_text(group / limit) or "", read_text(group / usage) or ""
+        if most.isdigit() and used.isdigit():
+            back = re.search(rf"^{idle} (\d+)$", read_text(group / "memory.stat") or "", re.MULTILINE)
+            return [max(0, int(most) - int(used) + (int(back.group(1)) if back else 0)) // 1024]
+    return []
 
 
 def _largest(folders: List[Path], name: str) -> Optional[int]:

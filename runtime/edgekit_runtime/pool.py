@@ -10,7 +10,7 @@ import threading
 from contextlib import contextmanager
 from dataclasses import dataclass
 from queue import SimpleQueue
-from typing import TYPE_CHECKING, Any, Callable, Iterator, List, Optional, Sequence, TypeVar
+from typing import TYPE_CHECKING, Any, Callable, Iterator, List, Mapping, Optional, Sequence, TypeVar
 
 import numpy as np
 
@@ -35,22 +35,22 @@ class PoolRefused(CheckFailed):
 
 @dataclass(frozen=True)
 class Lane:
-    """What one thread runs with: an interpreter for a sample, and one for a proven batch of `size`."""
+    """What one thread runs with: an interpreter for a sample, and one for each proven batch size."""
 
     single: Interpreter
-    batched: Optional[Interpreter] = None
-    size: int = 1
+    batched: Mapping[int, Interpreter]
 
     def run(self, rows: Sequence[Array]) -> List[Array]:
-        """Rows (n, ...) for each input, n at most the batch, to rows for each output. A part of a batch runs one by
-        one, for on a CPU a padded batch costs as much as a whole one."""
+        """Rows (n, ...) for each input to rows for each output: in the largest proven sizes that n has room for, since
+        on a CPU a padded batch costs as much as a whole one."""
         count = len(rows[0])
-        if self.batched is not None and count == self.size:
-            return self.batched.run(rows)
+        if count in self.batched:
+            return self.batched[count].run(rows)
         if count == 1:
             return batch.run_one(self.single, rows)
-        singles = [batch.run_one(self.single, [row[at : at + 1] for row in rows]) for at in range(count)]
-        return [np.concatenate(parts) for parts in zip(*singles)]
+        size = max((size for size in self.batched if size < count), default=1)
+        parts = [self.run([row[part] for row in rows]) for part in batch.chunks(count, size)]
+        return [np.concatenate(part) for part in zip(*parts)]
 
 
 class Pool:
@@ -123,7 +123,7 @@ def refusal(number: int, wanted: int, cost_kb: int, max_ram_mb: Optional[int]) -
         limits.append((max_ram_mb * 1024 - used, f"{max_ram_mb} MiB (max_ram_mb)"))
     available = environment.available_kb()
     if available is not None:
-        limits.append((available, "this system's memory"))
+        limits.append((available, "the memory here"))
     for left, whose in limits:
         if left < cost_kb:
             return PoolRefused(

@@ -127,7 +127,7 @@ class TestConvert:
             "-o", "my model.tflite", "--samples", "30",
         )  # fmt: skip
         assert "colours: keras to INT8 for raspberry-pi-4b" in ended.out
-        assert "picture  uint8 [?x16x16x3]" in ended.out
+        assert "picture  int8 [?x16x16x3]" in ended.out
         assert "30 samples, seed 0" in ended.out
         assert "FP32 against INT8, 60 samples of the calibration data, none held out" in ended.out
         assert "same best class: 100.0 %" in ended.out

@@ -97,7 +97,7 @@ class TestKey:
         "change",
         [
             {"name": "other"},
-            {"input_dtype": "int8"},
+            {"input_dtype": "uint8"},
             {"output_dtype": "uint8"},
             {"int8_only": True},
             {"max_model_mb": 1.0},
@@ -273,7 +273,7 @@ class Both:
 @pytest.fixture(scope="module")
 def both(models: Path, pictures: Path, board: DeviceProfile, tmp_path_factory: pytest.TempPathFactory) -> Both:
     folder, stages = tmp_path_factory.mktemp("both"), []
-    other = replace(profile.find("generic-armv7"), input_dtype="int8", output_dtype="int8")
+    other = replace(profile.find("generic-armv7"), input_dtype="uint8", output_dtype="float32")
     made = convert.convert_many(
         models / "colours.keras",
         profiles=[board, other],
@@ -296,7 +296,7 @@ class TestSeveralBoards:
             f"{name}{suffix}" for name in names for suffix in (".tflite", ".edgekit")
         }
         assert both.stages.count(("load", 1, 1)) == both.stages.count(("calibrate", 40, 40)) == 1
-        assert [made.record.inputs[0].dtype for made in both.made] == ["uint8", "int8"]
+        assert [made.record.inputs[0].dtype for made in both.made] == ["int8", "uint8"]
         assert [made.record.profile for made in both.made] == [both.board.name, both.other.name]
         assert not any(made.cached for made in both.made)
 

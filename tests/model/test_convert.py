@@ -57,15 +57,15 @@ class TestResult:
 
     def test_tensors_have_the_models_own_names_and_the_profiles_dtypes(self, colours: Converted) -> None:
         (picture,), (colour,) = colours.record.inputs, colours.record.outputs
-        assert (picture.name, picture.dtype, picture.shape) == ("picture", "uint8", (-1, 16, 16, 3))
-        assert (colour.name, colour.dtype, colour.shape) == ("colour", "float32", (-1, 3))
+        assert (picture.name, picture.dtype, picture.shape) == ("picture", "int8", (-1, 16, 16, 3))
+        assert (colour.name, colour.dtype, colour.shape) == ("colour", "int8", (-1, 3))
 
     def test_one_step_of_the_input_is_one_pixel_value(self, colours: Converted) -> None:
         (picture,) = colours.record.inputs
         assert picture.scale == pytest.approx(2 / 255, rel=1e-5)
-        assert picture.zero_point == 127
+        assert picture.zero_point == -1
         assert colours.record.preprocess is not None
-        assert folded(colours.record.preprocess, picture).kind == quant.COPY
+        assert folded(colours.record.preprocess, picture).kind == quant.SIGN_FLIP
 
     def test_pixels_of_range_0_to_1_are_copied_as_they_are(
         self, attempt: Callable[..., Conversion], models: Path, pictures: Path, board: DeviceProfile
@@ -94,7 +94,9 @@ class TestResult:
         assert found == delegation.find(colours.path)
         assert found.taken + sum(found.left.values()) == found.operators > found.taken
         height = width = 16
-        assert colours.record.arena_bytes == height * width * (3 + 3 + 6)  # stored, as INT8, and what "mix" makes of it
+        assert (
+            colours.record.arena_bytes == height * width * (3 + 6) + 6
+        )  # the picture, what "mix" makes of it, its mean
 
     def test_it_is_read_back_as_it_was_written(self, colours: Converted) -> None:
         assert Conversion.load(colours.path) == colours.record
@@ -103,7 +105,7 @@ class TestResult:
         noise = np.random.default_rng(0)
         np.savez(tmp_path / "x.npz", left=noise.normal(size=(20, 8)), right=noise.integers(0, 10, (20, 3)))
         record = attempt(models / "two.keras", tmp_path / "x.npz")
-        assert [(spec.name, spec.dtype) for spec in record.inputs] == [("left", "uint8"), ("right", "int32")]
+        assert [(spec.name, spec.dtype) for spec in record.inputs] == [("left", "int8"), ("right", "int32")]
         assert sorted(spec.name for spec in record.outputs) == ["other", "score"]
         assert (record.task, record.preprocess) == ("raw", None)
         assert record.golden is not None
@@ -297,7 +299,7 @@ class TestGolden:
         (got,) = Engine.load(colours.path).infer([held.inputs[0]])
         assert colours.record.golden is not None
         (distance,) = colours.record.golden.distance
-        error = got.astype(np.float64) - held.outputs[0]
+        error = quant.dequantize(got, colours.record.outputs[0]).astype(np.float64) - held.outputs[0]
         assert distance.max_abs == pytest.approx(np.abs(error).max())
         assert distance.sqnr_db == pytest.approx(
             10 * np.log10((held.outputs[0].astype(np.float64) ** 2).sum() / (error**2).sum())
@@ -448,8 +450,8 @@ class TestRefused:
     def test_a_model_over_the_profiles_budget(
         self, attempt: Callable[..., Conversion], saved: Callable[..., Path], vectors: Path, board: DeviceProfile
     ) -> None:
-        with pytest.raises(CheckFailed, match=r"allows 0\.001 MB"):
-            attempt(saved(lambda x: x * 2), vectors, profile=replace(board, max_model_mb=0.001))
+        with pytest.raises(CheckFailed, match=r"allows 0\.0005 MB"):
+            attempt(saved(lambda x: x * 2), vectors, profile=replace(board, max_model_mb=0.0005))
 
     def test_an_operator_that_the_boards_interpreter_lacks(
         self, attempt: Callable[..., Conversion], saved: Callable[..., Path], vectors: Path

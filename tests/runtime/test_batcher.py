@@ -43,8 +43,8 @@ class Watched(Engine):
 
 @pytest.fixture
 def engine(models: Path) -> Watched:
-    watched = Watched(models / "classifier_int8.tflite", max_batch_size=4)
-    assert watched.batch_size == 4
+    watched = Watched(models / "classifier_int8.tflite", max_batch_size=4, allowed_batch_sizes=[2])
+    assert watched.batch_sizes == (2, 4)
     return watched
 
 
@@ -132,10 +132,10 @@ class TestParameters:
     @pytest.mark.parametrize(
         ("parameters", "message"),
         [
-            (Parameters(max_batch_size=8), "batches of 8 are not proven: the engine runs 1 and 4"),
-            (Parameters(allowed_batch_sizes=(2, 4)), "batches of 2 are not proven"),
+            (Parameters(max_batch_size=8), "batches of 8 are not proven: the engine runs 1, 2, 4"),
+            (Parameters(allowed_batch_sizes=(3, 4)), "batches of 3 are not proven"),
             (Parameters(allowed_batch_sizes=(1,)), "last of allowed_batch_sizes"),
-            (Parameters(max_batch_size=2), "batches of 2 are not proven"),
+            (Parameters(max_batch_size=3), "batches of 3 are not proven"),
         ],
     )
     def test_what_the_engine_has_not_proven_is_refused(
@@ -156,7 +156,7 @@ class TestQueue:
         engine.gate.set()
         (wanted,) = Engine.infer(engine, [rows[:11]])
         assert np.array_equal(np.concatenate([one.result()[0] for one in (first, *later)]), wanted)
-        assert engine.sizes == [4, 4, 1, 1, 1]
+        assert engine.sizes == [4, 4, 3]
         batcher.close()
 
     def test_a_batch_waits_until_it_is_full_or_closed(self, engine: Watched, ask: Ask, rows: np.ndarray) -> None:
@@ -167,9 +167,9 @@ class TestQueue:
         assert [len(answer.result()[0]) for answer in (one, two, three)] == [1, 2, 1]
         four, five = ask(batcher, rows[:2]), ask(batcher, rows[:3])  # together too many: the first may go
         four.result()
-        assert (waiting(batcher), engine.sizes) == ([3], [4, 1, 1])
+        assert (waiting(batcher), engine.sizes) == ([3], [4, 2])
         batcher.close()
-        assert (len(five.result()[0]), engine.sizes) == (3, [4, 1, 1, 1, 1, 1])
+        assert (len(five.result()[0]), engine.sizes) == (3, [4, 2, 3])
         with pytest.raises(UserError, match="closed"):
             batcher.infer([rows[:1]])
 
@@ -200,7 +200,7 @@ class TestQueue:
         batcher = Batcher(engine, Parameters(max_enqueued_batches=3))
         (wanted,) = Engine.infer(engine, [rows])
         assert np.array_equal(batcher.infer([rows[:11]])[0], wanted[:11])
-        assert engine.sizes == [4, 4, 1, 1, 1]
+        assert engine.sizes == [4, 4, 3]
         with pytest.raises(InputError, match="at most 12 samples"):
             batcher.infer([np.concatenate([rows, rows[:1]])])
         batcher.close()
@@ -217,7 +217,15 @@ class TestQueue:
 
     @pytest.mark.parametrize(
         ("allowed", "count", "sizes"),
-        [((4,), 1, [4]), ((1, 4), 1, [1]), ((1, 4), 2, [4]), ((), 1, [1]), ((), 3, [1, 1, 1]), ((), 4, [4])],
+        [
+            ((4,), 1, [4]),
+            ((1, 4), 1, [1]),
+            ((1, 4), 2, [4]),
+            ((2, 4), 1, [2]),
+            ((2, 4), 3, [4]),
+            ((), 3, [3]),
+            ((), 4, [4]),
+        ],
     )
     def test_a_batch_is_padded_to_the_next_allowed_size_and_to_none_without_them(
         self, engine: Watched, rows: np.ndarray, allowed: tuple[int, ...], count: int, sizes: list[int]

@@ -118,3 +118,32 @@ def test_circumstances_are_judged(
     assert found.valid is valid
     said = " ".join(found.reasons + found.warnings)
     assert (word in said) if word else said == ""
+
+
+GIB = 1 << 20  # KiB
+
+
+@pytest.mark.parametrize(
+    ("groups", "files", "left"),
+    [
+        ("0::/a/b\n", {}, 2 * GIB),
+        ("0::/a/b\n", {"a/b/memory.max": "max", "a/b/memory.current": "4096"}, 2 * GIB),
+        ("0::/a/b\n", {"a/b/memory.max": "104857600", "a/b/memory.current": "4194304"}, 96 * 1024),
+        ("0::/a/b\n", {"a/memory.max": "104857600", "a/memory.current": "4194304"}, 96 * 1024),
+        (
+            "0::/\n",
+            {"memory.max": "8192", "memory.current": "8192", "memory.stat": "anon 4096\ninactive_file 2048\n"},
+            2,
+        ),
+        ("0::/a\n", {"a/memory.max": "4096", "a/memory.current": "8192"}, 0),
+        (
+            "3:cpu,cpuacct:/c\n2:memory:/m\n1:name=systemd:/s\n",
+            {"memory/m/memory.limit_in_bytes": "104857600", "memory/m/memory.usage_in_bytes": "4194304"},
+            96 * 1024,
+        ),
+    ],
+)
+def test_a_control_group_s_limit_leaves_less(tmp_path: Path, groups: str, files: dict[str, str], left: int) -> None:
+    root = tree(tmp_path, {f"sys/fs/cgroup/{name}": text for name, text in files.items()})
+    tree(root, {"proc/self/cgroup": groups, "proc/meminfo": f"MemTotal: 9 kB\nMemAvailable:    {2 * GIB} kB\n"})
+    assert environment.available_kb(root) == left

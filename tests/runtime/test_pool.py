@@ -34,11 +34,11 @@ def test_shares_are_all_parts_in_order_and_even(count: int, lanes: int) -> None:
 
 
 @settings(max_examples=15, deadline=None)
-@given(count=st.integers(0, 17), size=st.sampled_from([1, 4]))
-def test_many_samples_keep_their_order_over_the_pool(models: Path, count: int, size: int) -> None:
+@given(count=st.integers(0, 17), sizes=st.sampled_from([(), (4,), (2, 4), (3, 7)]))
+def test_many_samples_keep_their_order_over_the_pool(models: Path, count: int, sizes: tuple[int, ...]) -> None:
     path = models / "classifier_int8.tflite"
-    with Engine.load(path) as one, Engine.load(path, num_interpreters=3, max_batch_size=size) as several:
-        assert (several.num_interpreters, several.batch_size) == (3, size)
+    with Engine.load(path) as one, Engine.load(path, num_interpreters=3, allowed_batch_sizes=sizes) as several:
+        assert (several.num_interpreters, several.batch_sizes) == (3, sizes)
         assert np.array_equal(several.infer([rows(count)])[0], one.infer([rows(count)])[0])
 
 
@@ -119,10 +119,22 @@ def test_no_more_interpreters_than_memory(shared: Path) -> None:
         engine.infer(engine.samples(5))
 
 
+def test_no_batch_beyond_the_memory(models: Path) -> None:
+    used, _ = environment.memory_kb()
+    assert used is not None
+    for most, sizes in ((used // 1024, ()), (used // 1024 + 200, (2, 64))):
+        with Engine(
+            models / "classifier_int8.tflite", max_batch_size=64, allowed_batch_sizes=[2], max_ram_mb=most
+        ) as engine:
+            assert engine.batch_sizes == sizes
+            refused = "" if engine.batch_refused is None else engine.batch_refused.message
+            assert ("batch 64 is not used: with it" in refused and "max_ram_mb" in refused) is (not sizes)
+
+
 def test_what_the_system_has_left_counts_too() -> None:
     available = environment.available_kb()
     assert available is not None
     refused = pool.refusal(2, 2, available * 2, None)
     assert refused is not None
-    assert "this system's memory" in refused.message
+    assert "the memory here" in refused.message
     assert pool.refusal(2, 2, 0, None) is None

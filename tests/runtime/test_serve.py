@@ -399,9 +399,9 @@ class TestBatching:
 
     def test_parameters_that_cannot_be_kept_end_the_server(self, release: Path, tmp_path: Path) -> None:
         parameters = tmp_path / "batching.txt"
-        parameters.write_text("max_batch_size { value: 4 } allowed_batch_sizes: [2, 4]")
+        parameters.write_text("max_batch_size { value: 4 } allowed_batch_sizes: [2, 3]")
         status, message = refused("--port", "0", "--batching-parameters-file", str(parameters), release=release)
-        assert (status, message) == (2, "batches of 2 are not proven: the engine runs 1 and 4")
+        assert (status, message) == (2, "the last of allowed_batch_sizes is not max_batch_size (4)")
 
 
 class TestLife:
