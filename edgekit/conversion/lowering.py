@@ -5,10 +5,11 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
+import numpy as np
 from edgekit_runtime import batch
-from edgekit_runtime.manifest import TensorSpec
+from edgekit_runtime.manifest import Preprocess, TensorSpec
 
 from edgekit import worker
 from edgekit.errors import CheckFailed, UserError
@@ -23,16 +24,24 @@ from edgekit.runtimes import gate
 _SIZES_AT_RUN_TIME = {"SHAPE", "RANGE", "FILL"}
 # A loop has no INT8 form, and a fused LSTM begins each sequence with what the last one has left.
 _LOOPS = {"WHILE", "UNIDIRECTIONAL_SEQUENCE_LSTM"}
-Lower = Callable[[tuple[TensorSpec, ...]], tuple[bytes, tuple[TensorSpec, ...]]]
+Model = tuple[bytes, tuple[TensorSpec, ...]]
+
+
+class Lower(Protocol):
+    """Makes the float TFLite model for inputs of known sizes; it gives the inputs back: their batch is 1 where an open
+    one would cost operators. With `normalise` the model takes pixels, and begins with their mean and std.
+    """
+
+    def __call__(self, inputs: tuple[TensorSpec, ...], normalise: Preprocess | None = None) -> Model: ...
 
 
 @dataclass(frozen=True)
 class Opened:
-    """A source that was read: its inputs, and `lower`, which makes the float TFLite model for inputs of known sizes.
+    """A source that was read: its inputs, and `lower`, which makes the float TFLite model of it.
 
-    `lower` gives the inputs back: their batch is 1 where an open one would cost operators. A detector is cut to what
-    leads from its scaled picture to its raw heads. `part` is what is left of a graph that was pruned here; that of a
-    SavedModel of TensorFlow 2 TensorFlow's own converter prunes.
+    A detector is cut to what leads from its scaled picture to its raw heads. `part` is what is left of a graph that was
+    pruned here; that of a SavedModel of TensorFlow 2 TensorFlow's own converter prunes. A `fixed` one takes nothing in
+    front of it.
     """
 
     inputs: tuple[TensorSpec, ...]
@@ -40,6 +49,7 @@ class Opened:
     notes: tuple[str, ...] = ()
     detector: Detector | None = None
     part: FrozenGraph | None = None
+    fixed: bool = False
 
 
 @dataclass(frozen=True)
@@ -159,14 +169,22 @@ def _tflite(path: Path) -> Opened:
         )
     content = flatbuffer.named(path.read_bytes())
     inputs = flatbuffer.parse(content).inputs
-    return Opened(inputs, lambda given: (content, given))
+
+    def lower(inputs: tuple[TensorSpec, ...], normalise: Preprocess | None = None) -> Model:
+        assert normalise is None
+        return content, inputs
+
+    return Opened(inputs, lower, fixed=True)
 
 
 def _saved_model(path: Path, source: Path, folder: Path, found: savedmodel.Graph) -> Opened:
-    signature = savedmodel.serving_signature(path, found)
+    serving = savedmodel.serving_signature(path, found)
 
-    def lower(inputs: tuple[TensorSpec, ...]) -> tuple[bytes, tuple[TensorSpec, ...]]:
-        loaded = load(source, path)
+    def lower(inputs: tuple[TensorSpec, ...], normalise: Preprocess | None = None) -> Model:
+        loaded, signature = load(source, path), serving
+        if normalise is not None:
+            loaded = load(_wrapped(loaded, serving, inputs, folder / "pixels", normalise), path)
+            signature = replace(serving, name=savedmodel.SIGNATURE)
         fixed = tuple(replace(spec, shape=(1, *spec.shape[1:])) if batch.has_batch(spec) else spec for spec in inputs)
 
         def lowered(inputs: tuple[TensorSpec, ...], name: str) -> Lowered:
@@ -189,7 +207,7 @@ def _saved_model(path: Path, source: Path, folder: Path, found: savedmodel.Graph
         names = [spec.name for spec in found.inputs]
         return flatbuffer.named(found.complete(), names), found.inputs
 
-    return Opened(signature.inputs, lower)
+    return Opened(serving.inputs, lower)
 
 
 def _without_loops(
@@ -254,8 +272,10 @@ def without_data(folder: Path, *, half: bool) -> bytes:
     return content
 
 
-def _wrapped(loaded: Any, signature: Signature, inputs: Sequence[TensorSpec], folder: Path) -> Path:
-    """The serving signature with these input shapes, as a SavedModel of its own."""
+def _wrapped(
+    loaded: Any, signature: Signature, inputs: Sequence[TensorSpec], folder: Path, normalise: Preprocess | None = None
+) -> Path:
+    """The serving signature with these input shapes, as a SavedModel of its own; with `normalise` behind pixels."""
     import tensorflow as tf
 
     serving = loaded.signatures[signature.name]
@@ -267,11 +287,21 @@ def _wrapped(loaded: Any, signature: Signature, inputs: Sequence[TensorSpec], fo
     }
 
     def serve(**given: Any) -> Any:
+        if normalise is not None:
+            given = {name: _normalised(pixels, normalise) for name, pixels in given.items()}
         return serving(**given)
 
     function = tf.function(serve).get_concrete_function(**specs)
     tf.saved_model.save(module, str(folder), signatures={savedmodel.SIGNATURE: function})
     return folder
+
+
+def _normalised(pixels: Any, preprocess: Preprocess) -> Any:
+    """`to_real` as a convolution of single pixels, which XNNPACK does in a fraction of the time of MUL and ADD."""
+    import tensorflow as tf
+
+    mean, std = (np.asarray(value, np.float32) for value in (preprocess.mean, preprocess.std))
+    return tf.nn.bias_add(tf.nn.conv2d(pixels, np.diag(1 / std)[None, None], 1, "VALID"), -mean / std)
 
 
 @contextlib.contextmanager

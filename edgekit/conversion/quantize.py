@@ -97,6 +97,14 @@ class Prepared:
     anchors: Array | None = None
 
     @property
+    def inside(self) -> Preprocess | None:
+        """What becomes a part of the model: mean and std that differ by channel, which no single scale can store."""
+        given = self.preprocess
+        if given is None or len(set(zip(given.mean, given.std, strict=True))) == 1:
+            return None
+        return given if self.inputs[0].dtype == "float32" and not self.opened.fixed else None
+
+    @property
     def detects(self) -> bool:
         """Whether it is a detector, recognised or declared."""
         return self.opened.detector is not None or self.declared.detection is not None
@@ -132,7 +140,10 @@ def quantize(request: Request, progress: Progress) -> tuple[Quantized, ...]:
     progress("load", 1, 1)
 
     progress("float", 0, 1)
-    float_model, inputs = opened.lower(ready.inputs)
+    inside = ready.inside
+    float_model, inputs = opened.lower(ready.inputs, inside)
+    if inside is not None:
+        preprocess = replace(inside, mean=(0.0,) * inside.channels, std=(1.0,) * inside.channels)
     (folder / FLOAT).write_bytes(float_model)
     if names := flatbuffer.spoilt(float_model):
         raise UserError(
@@ -166,6 +177,7 @@ def quantize(request: Request, progress: Progress) -> tuple[Quantized, ...]:
             calibration=stream.calibration(),
             versions=versions,
             notes=(*opened.notes, *notes)
+            + (("mean and std are in the model: it takes pixels",) if inside is not None else ())
             + (("the batch is fixed to 1",) if inputs[0].shape[:1] == (1,) else ())
             + _repeated(labels)
             + stream.notes(),

@@ -17,8 +17,8 @@ import numpy as np
 import pytest
 from edgekit_runtime import golden, quant
 from edgekit_runtime.engine import Engine
-from edgekit_runtime.manifest import GOLDEN
-from edgekit_runtime.preprocess import folded
+from edgekit_runtime.manifest import GOLDEN, Preprocess
+from edgekit_runtime.preprocess import folded, to_real
 
 from edgekit.conversion import convert
 from edgekit.conversion import record as conversion
@@ -76,6 +76,37 @@ class TestResult:
             )
             assert record.preprocess is not None
             assert folded(record.preprocess, record.inputs[0]).kind == kind
+
+    @pytest.mark.parametrize("source", ["colours.keras", "colours_savedmodel"])
+    def test_a_mean_for_each_channel_becomes_a_part_of_the_model(
+        self, attempt: Callable[..., Conversion], models: Path, pictures: Path, tmp_path: Path, source: str
+    ) -> None:
+        import keras
+
+        mean, std = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
+        declared = declare(mean=list(mean), std=list(std))
+        record = attempt(models / source, pictures, declared)
+        given, inside = record.preprocess, Preprocess(16, 16, mean=mean, std=std)
+        assert given == Preprocess(16, 16)
+        assert "mean and std are in the model: it takes pixels" in record.notes
+        assert folded(given, record.inputs[0]).kind == quant.SIGN_FLIP
+        pixels = np.random.default_rng(3).integers(0, 256, (4, 16, 16, 3)).astype(np.uint8)
+        wanted = keras.saving.load_model(models / "colours.keras").predict(to_real(pixels, inside), verbose=0)
+        made = tmp_path / "out/m.tflite"
+        (real,) = Engine.load(Files.of(made).float).infer_real([pixels])
+        np.testing.assert_allclose(real, wanted, atol=1e-5)
+        (stored,) = Engine.load(made).infer([folded(given, record.inputs[0]).apply(pixels)])
+        np.testing.assert_allclose(quant.dequantize(stored, record.outputs[0]), wanted, atol=0.05)
+
+    def test_a_tflite_file_takes_nothing_in_front_of_it(
+        self, attempt: Callable[..., Conversion], colours: Converted, pictures: Path, tmp_path: Path
+    ) -> None:
+        float_model = tmp_path / "colours.tflite"
+        shutil.copyfile(Files.of(colours.path).float, float_model)
+        record = attempt(float_model, pictures, declare(mean=[120.0, 127.5, 130.0], std=[127.5] * 3))
+        assert record.preprocess is not None
+        assert record.preprocess.mean == (120.0, 127.5, 130.0)
+        assert folded(record.preprocess, record.inputs[0]).kind == quant.TABLE
 
     def test_labels_and_task_follow_from_class_folders_that_fit(self, colours: Converted) -> None:
         assert (colours.record.task, colours.record.labels) == ("classification", COLOURS)
