@@ -163,7 +163,10 @@ def tensor(spec: TensorSpec) -> str:
     """A tensor in a line: name, dtype, shape, and what a stored value means."""
     shape = "x".join("?" if size == -1 else str(size) for size in spec.shape)
     text = f"{spec.name}  {spec.dtype} [{shape}]"
-    return text if spec.scale is None else f"{text}  real = (stored - {spec.zero_point}) x {spec.scale:.6g}"
+    if spec.scale is None:
+        return text
+    zero = spec.zero_point or 0
+    return f"{text}  real = (stored {'+' if zero < 0 else '-'} {abs(zero)}) x {spec.scale:.6g}"
 
 
 def short(release_id: str | None) -> str | None:
