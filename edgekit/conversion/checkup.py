@@ -62,7 +62,7 @@ def examine(
             held_out=str(held_out) if held_out else None,
             labels=None if record.detection else record.labels,
             preprocess=record.preprocess,
-            classifies=record.task == "classification",
+            task=record.task,
             samples=samples,
             seed=seed,
         )
@@ -120,7 +120,7 @@ def work(request: dict[str, Any], progress: Progress) -> dict[str, Any]:
                 held_out=asked.held_out,
                 labels=None if ready.detects else labels,
                 preprocess=ready.preprocess,
-                classifies=task == "classification" and not ready.detects,
+                task="detection" if ready.detects else task,
                 samples=asked.samples,
                 seed=asked.seed,
             ),

@@ -42,14 +42,14 @@ PIXELS = 32.0
 
 @dataclass(frozen=True)
 class Request:
-    """The float model and what calibrates it; `classifies` where its only output has one score a class."""
+    """The float model, its task and what calibrates it."""
 
     model: str
     data: str
     held_out: str | None
     labels: tuple[str, ...] | None
     preprocess: Preprocess | None
-    classifies: bool
+    task: str
     samples: int
     seed: int
 
@@ -69,7 +69,7 @@ def diagnose(
         held_out=str(held_out) if held_out else None,
         labels=None if made.detection else made.labels,
         preprocess=made.preprocess,
-        classifies=made.task == "classification",
+        task=made.task,
         samples=conversion.samples,
         seed=conversion.seed,
     )
@@ -94,10 +94,12 @@ class Diagnosis:
 
 @dataclass(frozen=True)
 class _Kept:
-    """What is kept of a stream: the first samples, and of pictures for a classifier the pixels and labels of more."""
+    """What is kept of a stream: the first samples, and what other declarations are tried on: the pixels of pictures, or
+    arrays as they are, with their labels.
+    """
 
     samples: list[Sample]
-    pictures: list[Array]
+    tried: list[Array]
     labels: list[int | None]
 
 
@@ -115,12 +117,11 @@ def examine(request: Request, progress: Progress) -> Diagnosis:
     content = Path(request.model).read_bytes()
     stream = data.stream(engine.inputs, request.preprocess, count=request.samples, seed=request.seed, skip_limit=1)
     seen = Survey(request.preprocess)
-    kept = _kept(stream, seen, request.preprocess if request.classifies else None)
+    kept = _kept(stream, seen, tries=_may_classify_pictures(engine, request))
     progress("examine", 1, 4)
     found = [*seen.findings(), *_leaked(request, seen, engine), *_twice(content, seen)]
     progress("examine", 2, 4)
-    if request.preprocess is not None and request.classifies:
-        found += trial.compare(engine, request.preprocess, kept.pictures, kept.labels)
+    found += _tried(request, engine, kept, pixels=data.pixels)
     progress("examine", 3, 4)
     reach = _reach(content, kept.samples)
     enough = _enough(reach)
@@ -129,17 +130,40 @@ def examine(request: Request, progress: Progress) -> Diagnosis:
     return Diagnosis(survey.in_order(found), len(seen.used), len(stream.skipped), enough)
 
 
-def _kept(stream: Stream, seen: Survey, preprocess: Preprocess | None) -> _Kept:
+def _may_classify_pictures(engine: Engine, request: Request) -> bool:
+    """Whether other declarations can be tried; of a model without a task its answers are to show that it classifies."""
+    shape = engine.inputs[0].shape
+    pictures = len(engine.inputs) == 1 and len(shape) == 4 and shape[3] in (1, 3)
+    scores = len(engine.outputs) == 1 and len(engine.outputs[0].shape) == 2 and engine.outputs[0].shape[1] > 1
+    if request.task == "raw":
+        return pictures and scores
+    return request.task == "classification" and (pictures or request.preprocess is not None)
+
+
+def _kept(stream: Stream, seen: Survey, *, tries: bool) -> _Kept:
     kept, size = _Kept([], [], []), 0
     for sample in stream:
         seen.add(sample)
         if len(kept.samples) < SAMPLES:
             kept.samples.append(sample)
-        if preprocess is not None and len(kept.pictures) < TRIED and size < HELD_BYTES:
-            kept.pictures.append(survey.pixels(sample, preprocess))
+        if tries and len(kept.tried) < TRIED and size < HELD_BYTES:
+            spec = stream.preprocess if stream.dataset.pixels else None
+            kept.tried.append(sample.inputs[0] if spec is None else survey.pixels(sample.inputs[0], spec))
             kept.labels.append(sample.label)
-            size += kept.pictures[-1].nbytes
+            size += kept.tried[-1].nbytes
     return kept
+
+
+def _tried(request: Request, engine: Engine, kept: _Kept, *, pixels: bool) -> list[Finding]:
+    """Whether another range or colour order suits the model better than the declared, or than that of the arrays."""
+    classifies = request.task == "classification"
+    if pixels and request.preprocess is not None:
+        return trial.compare(engine, request.preprocess, kept.tried, kept.labels, classifies=classifies)
+    read = trial.reading(kept.tried, request.preprocess)
+    if read is None:
+        return []
+    pictures = [survey.pixels(array, read) for array in kept.tried]
+    return trial.compare(engine, read, pictures, kept.labels, classifies=classifies, given=True)
 
 
 def _leaked(request: Request, calibration: Survey, engine: Engine) -> list[Finding]:
@@ -158,7 +182,13 @@ def _twice(model: bytes, seen: Survey) -> list[Finding]:
     if scale is None or scale == 0 or scale > 1 / PIXELS or largest is None or largest > PIXELS / 2:
         return []
     what = f"the model divides its input by {1 / scale:.4g} itself, but no value that it gets is above {largest:.4g}"
-    return [Finding("double-normalisation", what, "declare range 0..255: the model wants pixels as they are")]
+    return [
+        Finding(
+            "double-normalisation",
+            what,
+            "the model wants pixels as they are: declare range 0..255, or give such arrays",
+        )
+    ]
 
 
 def _reach(model: bytes, samples: Sequence[Sample]) -> Array:

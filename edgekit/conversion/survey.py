@@ -41,7 +41,7 @@ class Survey:
         self._wide = [value.size > 1 for value in sample.inputs]
         self._largest.append([max(abs(low), abs(high)) for low, high in ends])
         if self._preprocess is not None and len(self._thumbnails) < COMPARED:
-            self._thumbnails.append(_thumbnail(pixels(sample, self._preprocess)))
+            self._thumbnails.append(_thumbnail(pixels(sample.inputs[0], self._preprocess)))
 
     def largest(self) -> float | None:
         """The largest value of all, without its sign; None without samples."""
@@ -130,9 +130,9 @@ def leaked(calibration: Survey, held_out: Survey) -> list[Finding]:
     return [Finding("leakage", seen, "validation flatters INT8; remove them from one of the two")]
 
 
-def pixels(sample: Sample, preprocess: Preprocess) -> Array:
-    """The pixels that became the sample's input: uint8, in its shape."""
-    real = sample.inputs[0].astype(np.float32)
+def pixels(value: Array, preprocess: Preprocess) -> Array:
+    """The pixels that became a sample's real input: uint8, in its shape."""
+    real = value.astype(np.float32)
     real = real if real.ndim == 3 else real[..., None]
     back = real * np.asarray(preprocess.std, np.float32) + np.asarray(preprocess.mean, np.float32)
     return np.clip(np.rint(back), 0, 255).astype(np.uint8)

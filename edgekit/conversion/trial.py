@@ -1,8 +1,13 @@
 """Trial: a classifier asked about the same pictures under other declarations. The right one is clearly better.
 
+Arrays of real numbers are read as pictures first, where their values say in which range: then the same holds for them.
+
 How much an answer tells of its picture needs no labels: the divergence, in nats, of the class probabilities from their
 mean over all pictures. It is small for a model that answers always the same and for one that is never sure. With labels
 the logarithm of the right class's probability counts, too. Each picture is compared with itself: few are enough.
+
+A model whose input is scaled up is surer of anything, right or wrong: what a much louder range tells is compared with
+answers made as sure as its own.
 """
 
 import math
@@ -29,44 +34,97 @@ BOTH = 2.0  # where the two agree
 LEAST = 0.02  # nats: less is of no account, however sure
 CHANGED = 0.05  # share of pictures with another best class; else the model was only made bolder
 FEWEST = 16  # pictures that say anything
+REACHED = 0.6  # of a range's width: values that reach less far are of another range, or of no pictures
 BY_CHANCE = 0.3  # Cohen's kappa: with less, and within CLEARLY of none, answers and labels have nothing in common
+LOUDER = 10.0  # times the input: with so much any answer becomes a sure one
 _TINY = 1e-6  # the least probability that counts: one picture that is wrong for sure is not to decide
 
 
 @dataclass(frozen=True)
 class _Answers:
-    """For each picture: the best class, what the answer tells (nats), and ln p of the right class where it is known."""
+    """For each picture: the probability of each class, and ln p of the right class where it is known.
 
-    best: Array
-    tells: Array
+    `probable` says that the model itself gives probabilities, so that it has one score a class.
+    """
+
+    classes: Array
     right: Array | None
+    probable: bool
+
+    @property
+    def best(self) -> Array:
+        return np.asarray(self.classes.argmax(axis=1))
+
+    @property
+    def tells(self) -> Array:
+        """In nats."""
+        return np.asarray((self.classes * np.log(self.classes / self.classes.mean(axis=0))).sum(axis=1))
+
+    @property
+    def doubt(self) -> float:
+        """Of a picture, in nats: the mean entropy."""
+        return float(-(self.classes * np.log(self.classes)).sum(axis=1).mean())
+
+
+def reading(arrays: Sequence[Array], declared: Preprocess | None) -> Preprocess | None:
+    """What made these arrays [height, width, channels] of pixels: as declared, or else as their values look. None for
+    values that look like no pictures.
+    """
+    if not arrays:
+        return None
+    low, high = min(float(one.min()) for one in arrays), max(float(one.max()) for one in arrays)
+    height, width, channels = (*arrays[0].shape, 1)[:3]
+    color = "RGB" if channels == 3 else "GRAY"
+    plain = Preprocess(width, height, color=color, mean=(0.0,) * channels, std=(1.0,) * channels)
+    for one in (declared or plain, plain, *_others(plain).values()):
+        ends = to_real(np.array([[0], [255]], np.uint8).repeat(channels, 1), one)
+        whole = float(np.ptp(ends))
+        inside = ends.min() - whole / 255 <= low and high <= ends.max() + whole / 255
+        if inside and high - low > REACHED * whole:
+            return one
+    return None
 
 
 def compare(
-    engine: Engine, declared: Preprocess, pictures: Sequence[Array], labels: Sequence[int | None]
+    engine: Engine,
+    declared: Preprocess,
+    pictures: Sequence[Array],
+    labels: Sequence[int | None],
+    *,
+    classifies: bool = True,
+    given: bool = False,
 ) -> list[Finding]:
     """What is clearly better than the declared range or colour order, if anything. `pictures` are pixels (uint8).
 
     Labels that have nothing in common with the answers, whatever is declared, are a finding, and decide nothing else.
+    Without `classifies` only probabilities, or answers that have to do with the labels, show that it is a classifier.
+    `given` says that the pixels were arrays, whose range and colour order nobody has declared.
     """
     if len(pictures) < FEWEST:
         return []
     usual = _answers(engine, declared, pictures, labels)
-    others = {}
+    others, loud = {}, set()
     for name, other in _others(declared).items():
+        if min(other.std) * LOUDER < min(declared.std):
+            loud.add(name)
         flipped = other.color != declared.color
         tried = [picture[..., ::-1] for picture in pictures] if flipped else pictures
         others[name] = _answers(engine, other, tried, labels)
     found = []
-    if usual.right is not None and all(_by_chance(one.best, labels) for one in (usual, *others.values())):
-        found.append(_wrong_labels(usual.best, labels))
+    if usual.right is None or all(_by_chance(one.best, labels) for one in (usual, *others.values())):
+        if not (classifies or usual.probable):
+            return []
+        if usual.right is not None:
+            found.append(_wrong_labels(usual.best, labels))
         usual = replace(usual, right=None)
         others = {name: replace(one, right=None) for name, one in others.items()}
-    better = {name: one for name, one in others.items() if _better(one, usual)}
+    better = {name: one for name, one in others.items() if _better(one, usual, louder=name in loud)}
     if better:
         best = max(better, key=lambda name: float(_ranked(better[name]).mean()))
         kind = "color-order" if best.startswith("color") else "range"
-        found.append(Finding(kind, _seen(best, better[best], usual, labels), f"was the model trained with {best}?"))
+        name = "the channels reversed" if given and kind == "color-order" else best
+        seen = _seen(name, better[best], usual, labels, "as given" if given else "as declared")
+        found.append(Finding(kind, seen, f"was the model trained with {name}?"))
     return found
 
 
@@ -113,20 +171,22 @@ def _others(declared: Preprocess) -> dict[str, Preprocess]:
 def _answers(
     engine: Engine, preprocess: Preprocess, pictures: Sequence[Array], labels: Sequence[int | None]
 ) -> _Answers:
-    rows = []
+    scores = []
     for picture in pictures:
         real = to_real(picture, preprocess).reshape([1, *engine.inputs[0].shape[1:]])
-        rows.append(_probabilities(np.asarray(engine.infer_real([real])[0], np.float64).ravel()))
-    every = np.maximum(np.stack(rows), _TINY)
+        scores.append(np.asarray(engine.infer_real([real])[0], np.float64).ravel())
+    every = np.maximum(np.stack([row if _probable(row) else _softmax(row) for row in scores]), _TINY)
     known = all(label is not None and 0 <= label < every.shape[1] for label in labels)
     right = np.log(every[np.arange(len(every)), np.array(labels, int)]) if known else None
-    return _Answers(every.argmax(axis=1), (every * np.log(every / every.mean(axis=0))).sum(axis=1), right)
+    return _Answers(every, right, all(map(_probable, scores)))
 
 
-def _better(one: _Answers, usual: _Answers) -> bool:
+def _better(one: _Answers, usual: _Answers, *, louder: bool) -> bool:
     if float((one.best != usual.best).mean()) <= CHANGED:
         return False
     tells = _deviations(one.tells, usual.tells)
+    if louder:
+        tells = min(tells, _deviations(one.tells, _as_sure_as(one, usual).tells))
     if one.right is not None and usual.right is not None:
         right = _deviations(one.right, usual.right)
         return right > CLEARLY or (right > BOTH and tells > BOTH)
@@ -142,24 +202,36 @@ def _deviations(one: Array, other: Array) -> float:
     return mean / max(float(difference.std(ddof=1)) / math.sqrt(len(difference)), 1e-9)
 
 
-def _seen(name: str, better: _Answers, usual: _Answers, labels: Sequence[int | None]) -> str:
+def _seen(name: str, better: _Answers, usual: _Answers, labels: Sequence[int | None], how: str) -> str:
     count = len(labels)
     if better.right is None or usual.right is None:
         return (
             f"with {name} the float model's answers tell {better.tells.mean():.2f} nats of each of {count} pictures, "
-            f"as declared {usual.tells.mean():.2f}"
+            f"{how} {usual.tells.mean():.2f}"
         )
     top1 = [float((answers.best == np.array(labels)).mean()) for answers in (better, usual)]
     surer = np.exp(better.right.mean() - usual.right.mean())
     return (
-        f"with {name} the float model's top-1 accuracy on {count} samples is {top1[0]:.0%}, as declared {top1[1]:.0%}, "
+        f"with {name} the float model's top-1 accuracy on {count} samples is {top1[0]:.0%}, {how} {top1[1]:.0%}, "
         f"and the right class {surer:.2g} times as probable"
     )
 
 
-def _probabilities(scores: Array) -> Array:
-    """As they are, or of logits after a softmax."""
-    if scores.min() < 0 or abs(float(scores.sum()) - 1) > 0.01:
-        powers = np.exp(scores - scores.max())
-        scores = powers / powers.sum()
-    return scores
+def _as_sure_as(one: _Answers, usual: _Answers) -> _Answers:
+    """The usual answers at the temperature at which they doubt as much as the other ones."""
+    low, high = 1e-3, 1e3
+    logs = np.log(usual.classes)
+    while high / low > 1.001:
+        middle = math.sqrt(low * high)
+        changed = replace(usual, classes=np.maximum(_softmax(logs * middle), _TINY))
+        low, high = (middle, high) if changed.doubt > one.doubt else (low, middle)
+    return changed
+
+
+def _softmax(scores: Array) -> Array:
+    powers = np.exp(scores - scores.max(axis=-1, keepdims=True))
+    return np.asarray(powers / powers.sum(axis=-1, keepdims=True))
+
+
+def _probable(scores: Array) -> bool:
+    return bool(scores.min() >= 0 and abs(float(scores.sum()) - 1) <= 0.01)

@@ -6,6 +6,7 @@ import hashlib
 import tarfile
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -32,7 +33,7 @@ def examine(request: Request) -> dict[str, str]:
 
 
 def asked(model: Path, data: Path, **changes: object) -> Request:
-    return replace(Request(str(model), str(data), None, None, None, False, 200, 0), **changes)  # type: ignore[arg-type]
+    return replace(Request(str(model), str(data), None, None, None, "raw", 200, 0), **changes)  # type: ignore[arg-type]
 
 
 @pytest.mark.shared
@@ -50,7 +51,7 @@ class TestDeclaration:
     @pytest.mark.parametrize(("color", "found"), [("RGB", False), ("BGR", True)])
     def test_its_colour_order(self, shared: Path, cifar: Path, color: str, found: bool) -> None:
         model = shared / "reference/mlperf_tiny_tflite/image_classification/trained_models/pretrainedResnet.tflite"
-        findings = examine(asked(model, cifar, preprocess=Preprocess(32, 32, color=color), classifies=True))
+        findings = examine(asked(model, cifar, preprocess=Preprocess(32, 32, color=color), task="classification"))
         assert list(findings) == (["color-order"] if found else [])
 
     @pytest.mark.parametrize(("declared", "found"), [("0..255", False), ("-1..1", True), ("0..1", True)])
@@ -58,11 +59,38 @@ class TestDeclaration:
         model = shared / "reference/mlperf_tiny_tflite/image_classification/trained_models/pretrainedResnet.tflite"
         mean, std = RANGES[declared]
         spec = Preprocess(32, 32, mean=(mean,) * 3, std=(std,) * 3)
-        findings = examine(asked(model, cifar, preprocess=spec, classifies=True))
+        findings = examine(asked(model, cifar, preprocess=spec, task="classification"))
         assert ("range" in findings) == found
         if found:
             assert "with range 0..255 the float model's top-1 accuracy on 192 samples is" in findings["range"]
             assert findings["range"].endswith("was the model trained with range 0..255?")
+
+    @pytest.mark.parametrize(
+        ("given", "labelled", "found"),
+        [
+            ("0..255", True, {}),
+            ("0..255", False, {}),
+            ("0..1", True, {"range": "was the model trained with range 0..255?"}),
+            ("-1..1", False, {"range": "was the model trained with range 0..255?"}),
+            ("BGR", True, {"color-order": "was the model trained with the channels reversed?"}),
+        ],
+    )
+    def test_arrays_of_float_pictures(
+        self, shared: Path, cifar: Path, tmp_path: Path, given: str, labelled: bool, found: dict[str, str]
+    ) -> None:
+        """Nobody has declared anything: the arrays are the model's real numbers, and are not what it was trained on."""
+        mean, std = RANGES.get(given, (0.0, 1.0))
+        color = given if given == "BGR" else "RGB"
+        spec = Preprocess(32, 32, color=color, mean=(mean,) * 3, std=(std,) * 3)
+        inputs = (TensorSpec("x", (-1, 32, 32, 3), "float32"),)
+        samples = list(open_dataset(cifar).stream(inputs, spec, count=192))
+        arrays: dict[str, Any] = {"x": np.stack([sample.inputs[0] for sample in samples])}
+        if labelled:
+            arrays["y"] = np.array([sample.label for sample in samples])
+        np.savez(tmp_path / "arrays.npz", **arrays)
+        model = shared / "reference/mlperf_tiny_tflite/image_classification/trained_models/pretrainedResnet.tflite"
+        findings = examine(asked(model, tmp_path / "arrays.npz"))
+        assert {name: text.rsplit(": ", 1)[1] for name, text in findings.items()} == found
 
     @pytest.mark.parametrize("how", ["shifted", "dealt"])
     def test_labels_that_are_wholly_wrong(self, shared: Path, cifar: Path, tmp_path: Path, how: str) -> None:
@@ -74,7 +102,7 @@ class TestDeclaration:
             (tmp_path / name).mkdir(exist_ok=True)
             (tmp_path / name / f"{number}.jpg").symlink_to(path)
         model = shared / "reference/mlperf_tiny_tflite/image_classification/trained_models/pretrainedResnet.tflite"
-        findings = examine(asked(model, tmp_path, preprocess=Preprocess(32, 32), classifies=True))
+        findings = examine(asked(model, tmp_path, preprocess=Preprocess(32, 32), task="classification"))
         assert list(findings) == ["labels"]
         assert "of 192 samples, no more than by chance" in findings["labels"]
 
@@ -86,6 +114,32 @@ def test_chance_is_told_from_few_labels() -> None:
     assert trial._by_chance(np.array([0, 1] * 30), [1, 0] * 30)
     assert trial._by_chance(np.array([0, 1] * 30), [0, 0, 1, 1] * 15)
     assert not trial._by_chance(np.array([0, 1] * 30), [0, 1, 0, 1, 1, 0] * 10)  # 80 % of two classes
+
+
+@pytest.mark.shared
+@pytest.mark.parametrize("range_", ["0..1", "-1..1"])
+def test_a_louder_range_is_not_a_better_one(shared: Path, tmp_path: Path, range_: str) -> None:
+    """Visual wake words, trained on 0..1: fed with 0..255 it is surer of everything, and pictures have no labels."""
+    model = shared / "models/vww_mobilenetv1_h5_keras2/vww_96.h5"
+    opened = lowering.open_source(model, open_model(model).form, tmp_path, trust_code=False)
+    (tmp_path / "float.tflite").write_bytes(opened.lower(opened.inputs)[0])
+    mean, std = RANGES[range_]
+    spec = Preprocess(96, 96, mean=(mean,) * 3, std=(std,) * 3)
+    findings = examine(
+        asked(tmp_path / "float.tflite", shared / "data/coco128_dev/images", preprocess=spec, task="classification")
+    )
+    said = [text.rsplit(": ", 1)[1] for name, text in findings.items() if name == "range"]
+    assert said == ([] if range_ == "0..1" else ["was the model trained with range 0..1?"])
+
+
+def test_arrays_that_look_like_no_pictures_are_not_tried() -> None:
+    noise = np.random.default_rng(0)
+    spectrogram = [noise.normal(0, 9, (49, 10, 1)).astype(np.float32) for _ in range(20)]
+    small = [noise.uniform(0, 26, (49, 40, 1)).astype(np.float32) for _ in range(20)]
+    assert trial.reading(spectrogram, None) is None
+    assert trial.reading(small, None) is None
+    read = trial.reading([noise.uniform(-1, 1, (32, 32, 3)).astype(np.float32)], None)
+    assert read == Preprocess(32, 32, mean=(127.5,) * 3, std=(127.5,) * 3)
 
 
 @pytest.mark.shared
@@ -124,7 +178,7 @@ class TestImageNet:
         data = shared / "data/imagenet1k_sample_dev" if labels else unlabelled
         mean, std = RANGES[range_]
         spec = Preprocess(224, 224, color=color, mean=(mean,) * 3, std=(std,) * 3)
-        findings = examine(asked(mobilenet, data, preprocess=spec, classifies=True))
+        findings = examine(asked(mobilenet, data, preprocess=spec, task="classification"))
         said = [text for name, text in findings.items() if name in ("range", "color-order")]
         assert [text.rsplit(": ", 1)[1] for text in said] == ([] if found is None else [found])
         assert findings.keys() - {"range", "color-order"} == set()
@@ -135,7 +189,7 @@ def test_the_colour_order(colours: Converted, pictures: Path) -> None:
     spec = colours.record.preprocess
     assert spec is not None
     request = asked(
-        Files.of(colours.path).float, pictures, preprocess=spec, classifies=True, labels=colours.record.labels
+        Files.of(colours.path).float, pictures, preprocess=spec, task="classification", labels=colours.record.labels
     )
     assert examine(request).keys() & {"color-order", "range"} == set()
     swapped = examine(replace(request, preprocess=replace(spec, color="BGR")))
