@@ -7,7 +7,7 @@ from pathlib import Path
 from edgekit.cli import options, show
 from edgekit.conversion import checkup
 from edgekit.conversion.convert import default_log
-from edgekit.conversion.doctor import Diagnosis
+from edgekit.conversion.doctor import SAMPLES, Diagnosis
 
 
 def calibration(
@@ -67,5 +67,10 @@ def _show(found: Diagnosis, data: Path) -> None:
         show.line(f"{found.samples} samples of {data}: nothing found")
     if found.skipped:
         show.line(f"{found.skipped} more could not be read")
-    if found.enough is not None:
-        show.line(f"the ranges settle with {found.enough} sample{'s' * (found.enough > 1)}")
+    looked_at = min(found.samples, SAMPLES)
+    if found.enough is None:
+        show.line("how many samples are enough cannot be told: there are too few, or all are alike")
+    else:
+        show.line(
+            f"the first {found.enough} of the {looked_at} samples looked at reach four fifths of the ranges of all"
+        )

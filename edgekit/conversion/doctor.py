@@ -35,6 +35,7 @@ LIMIT_S = 600.0
 UNSTABLE = 0.10
 WIDER = 1.5  # times: a range that grows less changes an INT8 step by less than half
 SETTLED = 0.80  # of the width that a range has in the end: the rest changes an INT8 step by a quarter at most
+FEWEST = 8  # samples: fewer tell nothing of how many are enough
 LATE = 0.80  # of the samples: ranges that settle only then have not settled
 # A graph that divides its input by this much wants pixels; what it gets by then is below half of that.
 PIXELS = 32.0
@@ -82,8 +83,8 @@ def diagnose(
 class Diagnosis:
     """All findings, the serious ones first, and how many samples they rest on.
 
-    `enough` is the number of samples from which on nine of ten tensors have four fifths of their range; None where
-    it was not measured. At most the first 64 samples are looked at for that.
+    `enough` is the number of samples from which on nine of ten tensors have four fifths of the range that they have in
+    the end; None where fewer than 8 samples, or samples that are all alike, do not tell. Of the first 64 samples only.
     """
 
     findings: tuple[Finding, ...]
@@ -207,8 +208,8 @@ def _reach(model: bytes, samples: Sequence[Sample]) -> Array:
 
 
 def _enough(reach: Array) -> int | None:
-    """The number of samples from which on the ranges have settled."""
-    if not reach.size:
+    """The number of samples from which on the ranges have settled; None where none could have widened them."""
+    if len(reach) < FEWEST or not np.ptp(reach, axis=0).any():
         return None
     widths = np.maximum.accumulate(reach[..., 1], axis=0) - np.minimum.accumulate(reach[..., 0], axis=0)
     settled = (widths >= SETTLED * widths[-1]).mean(axis=1)
@@ -218,7 +219,7 @@ def _enough(reach: Array) -> int | None:
 def _unstable(reach: Array) -> list[Finding]:
     """Whether half of the samples tells the ranges that the other half has."""
     half = len(reach) // 2
-    if half < 4 or not reach.size:
+    if len(reach) < FEWEST or not reach.size:
         return []
     widths = [part[..., 1].max(axis=0) - part[..., 0].min(axis=0) for part in (reach[:half], reach[half : 2 * half])]
     grown = np.maximum(*widths) > WIDER * np.maximum(np.minimum(*widths), 1e-9)

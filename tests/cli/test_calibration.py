@@ -33,11 +33,16 @@ def test_a_colour_order_that_is_wrong(edgekit: Program, material: Material) -> N
     data: list[str | Path] = ["-c", records(material, edgekit.cwd / "train.tfrecord"), "--range", "-1..1"]
     ended = edgekit("calibration", material.keras, *data)
     assert "60 samples of" in ended.out
-    assert "settle with" in ended.out
+    assert "of the 60 samples looked at reach four fifths of the ranges" in ended.out
     failure = edgekit.fails("calibration", material.keras, *data, "--color", "BGR", code=1)
     found = failure["fields"]["diagnosis"]["findings"][0]
     assert (found["name"], found["proposal"]) == ("color-order", "was the model trained with color RGB?")
     assert [path.name for path in edgekit.cwd.iterdir()] == ["train.tfrecord"]
+
+
+def test_one_sample_does_not_tell_that_it_is_enough(edgekit: Program, material: Material) -> None:
+    ended = edgekit("calibration", material.keras, "-c", material.pictures, "--range", "-1..1", "--samples", "1")
+    assert "how many samples are enough cannot be told" in ended.out
 
 
 def test_of_a_converted_model_the_record_counts(edgekit: Program, made: Made, material: Material) -> None:

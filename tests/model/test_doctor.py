@@ -288,6 +288,14 @@ class TestData:
             np.save(tmp_path / "rows.npy", grown[np.argsort(order)])  # used in this order
             assert ("too-few" in examine(asked(model, tmp_path / "rows.npy"))) == found
 
+    @pytest.mark.parametrize(("count", "alike", "told"), [(1, False, False), (64, True, False), (64, False, True)])
+    def test_how_many_samples_are_enough(
+        self, model: Path, rows: np.ndarray, tmp_path: Path, count: int, alike: bool, told: bool
+    ) -> None:
+        np.save(tmp_path / "rows.npy", np.repeat(rows[:1], count, axis=0) if alike else rows[:count])
+        found = doctor.examine(asked(model, tmp_path / "rows.npy"), lambda *_: None)
+        assert (found.enough is not None) == told
+
     def test_an_input_that_never_changes(self, model: Path, rows: np.ndarray, tmp_path: Path) -> None:
         found = self.diagnosed(model, np.full_like(rows, 0.5), tmp_path)
         assert found["constant-input"].startswith("input 0 is 0.5 throughout, in all 64 samples")
