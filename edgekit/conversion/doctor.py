@@ -65,11 +65,11 @@ def diagnose(
 ) -> tuple[Finding, ...]:
     """What the doctor finds in a conversion, in a process of its own."""
     request = Request(
-        model=str(Path(conversion.folder) / quantize.FLOAT),
+        model=str(Path(conversion.folder) / (quantize.FLOAT if made.inside is None else quantize.DECLARED)),
         data=conversion.data,
         held_out=str(held_out) if held_out else None,
         labels=None if made.detection else made.labels,
-        preprocess=made.preprocess,
+        preprocess=made.inside or made.preprocess,
         task=made.task,
         samples=conversion.samples,
         seed=conversion.seed,

@@ -29,6 +29,7 @@ from edgekit.worker import Progress
 
 Array = NDArray[Any]
 FLOAT = "float.tflite"
+DECLARED = "declared.tflite"
 CALIBRATED = "calibrated.tflite"
 INT8 = "int8.tflite"
 
@@ -67,7 +68,8 @@ class Request:
 class Quantized:
     """What was decided and measured on the way. `failure` is why there is no INT8 model, if a repair was asked for.
 
-    `used` are the SHA-256 of the samples that calibrated, in their order.
+    `used` are the SHA-256 of the samples that calibrated, in their order. `inside` is what was declared where mean and
+    std became a part of the model; as DECLARED stands the model without.
     """
 
     task: str
@@ -80,6 +82,7 @@ class Quantized:
     detection: Detection | None = None
     failure: str | None = None
     used: tuple[str, ...] = ()
+    inside: Preprocess | None = None
 
 
 @dataclass(frozen=True)
@@ -143,6 +146,7 @@ def quantize(request: Request, progress: Progress) -> tuple[Quantized, ...]:
     inside = ready.inside
     float_model, inputs = opened.lower(ready.inputs, inside)
     if inside is not None:
+        (folder / DECLARED).write_bytes(opened.lower(ready.inputs)[0])
         preprocess = replace(inside, mean=(0.0,) * inside.channels, std=(1.0,) * inside.channels)
     (folder / FLOAT).write_bytes(float_model)
     if names := flatbuffer.spoilt(float_model):
@@ -184,6 +188,7 @@ def quantize(request: Request, progress: Progress) -> tuple[Quantized, ...]:
             detection=detection,
             failure=failure,
             used=tuple(stream.used),
+            inside=inside,
         )
 
     return tuple(told(number, *one) for number, one in enumerate(built))

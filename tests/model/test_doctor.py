@@ -196,6 +196,21 @@ def test_the_colour_order(colours: Converted, pictures: Path) -> None:
     assert "was the model trained with color RGB?" in swapped["color-order"]
 
 
+@pytest.mark.parametrize(("color", "found"), [("RGB", []), ("BGR", ["color-order"])])
+def test_also_where_mean_and_std_became_a_part_of_the_model(
+    models: Path, pictures: Path, board: DeviceProfile, tmp_path: Path, color: str, found: list[str]
+) -> None:
+    record = convert.convert(
+        models / "colours.keras", profile=board, data=pictures, output=tmp_path / "m.tflite", log=tmp_path / "log",
+        declaration=declare(mean=[120.0, 127.5, 130.0], std=[127.0, 127.5, 128.0], color=color),
+    )  # fmt: skip
+    assert record.preprocess is not None
+    assert record.preprocess.std == (1.0, 1.0, 1.0)
+    assert [
+        one.name for one in record.findings if one.name in ("color-order", "range", "double-normalisation")
+    ] == found
+
+
 def test_a_conversion_keeps_what_was_found(models: Path, pictures: Path, board: DeviceProfile, tmp_path: Path) -> None:
     record = convert.convert(
         models / "colours.keras",
