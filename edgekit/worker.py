@@ -68,13 +68,13 @@ def run(
 
     Raises the child's own UserError or CheckFailed; CheckFailed when the child crashes or takes too long.
     """
-    with _log_file(log) as output:
+    with _log_file(log) as output, _temporary() as temporary:
         child = subprocess.Popen(
             [sys.executable, "-P", "-m", "edgekit.worker", job],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=output,
-            env={**os.environ, **ENVIRONMENT},
+            env={**os.environ, **ENVIRONMENT, "TMPDIR": temporary},
             text=True,
             start_new_session=True,
         )
@@ -183,6 +183,17 @@ def _log_file(log: Path | None) -> Iterator[IO[bytes]]:
         raise UserError(f"{log}: cannot write the log: {error.strerror}", log=str(log)) from error
     with file:
         yield file
+
+
+@contextlib.contextmanager
+def _temporary() -> Iterator[str]:
+    """A folder for what the child, which may crash, and TensorFlow, which does not clean up, leave behind."""
+    try:
+        folder = tempfile.TemporaryDirectory(prefix="edgekit-", ignore_cleanup_errors=True)
+    except OSError as error:
+        raise no_room() if error.errno in FULL else UserError(f"no temporary folder: {error}") from error
+    with folder as name:
+        yield name
 
 
 def _path(log: Path | None) -> str | None:

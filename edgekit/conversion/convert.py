@@ -1,6 +1,8 @@
 """convert: SourceModel + DeviceProfile + RepresentativeDataset -> Conversion, for one board or for several at once."""
 
 import contextlib
+import fcntl
+import os
 import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -27,6 +29,7 @@ from edgekit.profiles.profile import DeviceProfile
 from edgekit.runtimes import resolve
 
 MB = 1024 * 1024
+PART = ".part"
 
 
 @dataclass(frozen=True)
@@ -235,15 +238,43 @@ def _checked(model: Path, output: Path, samples: int, *, trust_code: bool) -> So
 
 @contextlib.contextmanager
 def _staging(output: Path) -> Iterator[Path]:
-    """A folder beside the output that is gone afterwards, whatever happens."""
+    """A folder beside the output that is gone afterwards, whatever happens; what a killed one has left goes first."""
+    held = None
     try:
-        folder = Path(tempfile.mkdtemp(prefix=f".{output.stem}-", suffix=".part", dir=output.parent))
+        _sweep(output.parent)
+        fresh = Path(tempfile.mkdtemp(prefix=f".{output.stem}-", suffix=".new", dir=output.parent))
+        held = _hold(fresh)
+        folder = fresh.rename(fresh.with_suffix(PART))  # only now, so that nobody sweeps it before it is held
     except OSError as error:
         raise UserError(f"{output.parent}: cannot write there: {error.strerror}") from error
     try:
         yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+        if held is not None:
+            os.close(held)
+
+
+def _sweep(parent: Path) -> None:
+    """Remove the staging folders that no living process holds."""
+    for path in parent.glob(f".*-????????{PART}"):
+        held = _hold(path) if path.is_dir() else None
+        if held is not None:
+            shutil.rmtree(path, ignore_errors=True)
+            os.close(held)
+
+
+def _hold(folder: Path) -> int | None:
+    """A lock on a folder that ends with this process, to be closed; None where another has it or none can be had."""
+    with contextlib.suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            os.close(descriptor)
+        else:
+            return descriptor
+    return None
 
 
 def _publish(board: Board) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import signal
 import time
@@ -101,6 +102,26 @@ def test_an_end_leaves_nothing(
     assert "Traceback" not in err
     assert list(edgekit.cwd.iterdir()) == []
     assert [worker for worker in workers if _runs(worker)] == []
+
+
+def test_what_a_killed_conversion_has_left(edgekit: Program, material: Material) -> None:
+    """The next one in that folder removes it, but not what a living process holds, and leaves no temporary file."""
+    left, held = edgekit.cwd / ".m-abcdefgh.part", edgekit.cwd / ".other-abcdefgh.part"
+    temporary = edgekit.cwd.parent / "temporary"
+    for folder in (left, held, temporary):
+        folder.mkdir()
+    (left / "float.tflite").write_bytes(b"half")
+    descriptor = os.open(held, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        edgekit.with_(TMPDIR=str(temporary))(
+            "convert", material.keras, "-p", "host", "-c", material.pictures, "--range", "-1..1", "-o", "m.tflite",
+            "--samples", "10", "--no-cache",
+        )  # fmt: skip
+    finally:
+        os.close(descriptor)
+    assert sorted(path.name for path in edgekit.cwd.iterdir()) == [held.name, "m.edgekit", "m.tflite"]
+    assert list(temporary.iterdir()) == []
 
 
 def _children(pid: int) -> list[int]:
