@@ -21,7 +21,7 @@ from edgekit.profiles import hostfacts
 from edgekit.validation.classification import TOP, best
 from edgekit.validation.fidelity import Fidelity
 from edgekit.validation.score import open_score
-from edgekit.validation.validate import HostLatency, Request, Saturation, Validation
+from edgekit.validation.validate import RIGHT, HostLatency, Request, Saturation, Validation
 from edgekit.worker import Progress
 
 Array = NDArray[Any]
@@ -56,6 +56,8 @@ def compare(request: Request, progress: Progress) -> Validation:
     progress("validate", stream.wanted, stream.wanted)
     metrics = () if score is None else score.metrics()
     notes = () if score is None else tuple(score.notes)
+    if data.labelled and request.task == "raw":
+        notes = (f"the labels are not used, since no task was declared: {RIGHT['raw']}",)
     saturation = tally.saturation()
     float_model, int8_model = Path(request.float_model).read_bytes(), Path(request.int8_model).read_bytes()
     return Validation(

@@ -23,7 +23,7 @@ RIGHT = {
     "segmentation": "give masks with --truth",
     "detection": "give boxes with --truth: COCO's instances .json, or a folder of YOLO's .txt",
     "restoration": "give the right pictures or arrays with --truth",
-    "raw": 'declare a task, such as "segmentation", when the model is converted',
+    "raw": 'declare a task, such as "classification" for labels, when the model is converted',
 }
 
 
@@ -222,8 +222,9 @@ def check(validation: Validation, thresholds: Thresholds) -> None:
             )
     if thresholds.max_accuracy_drop is not None:
         if not validation.metrics:
+            why = "no task was declared" if validation.task == "raw" else "the data have no labels and no truth"
             raise UserError(
-                f"the loss of a {validation.task} model cannot be judged: the data have no labels and no truth",
+                f"the loss of a {validation.task} model cannot be judged: {why}",
                 hint=f"{RIGHT[validation.task]}; or leave the threshold out",
                 task=validation.task,
             )

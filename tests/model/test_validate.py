@@ -161,3 +161,13 @@ class TestRefused:
     def test_data_of_another_model(self, colours: Converted, vectors: Path) -> None:
         with pytest.raises(UserError, match=r"expects samples of shape \[16, 16, 3\], got \[4\]"):
             validate_conversion(colours.path, vectors)
+
+
+def test_labels_without_a_task_are_not_called_missing(tmp_path: Path) -> None:
+    model = Path(__file__).parents[1] / "fixtures/models/fixed.tflite"
+    rows = np.random.default_rng(0).normal(0, 1, (20, 6)).astype(np.float32)
+    np.savez(tmp_path / "data.npz", x=rows, y=np.arange(20) % 6)
+    found = validate(model, model, tmp_path / "data.npz")
+    assert found.notes[0].startswith("the labels are not used, since no task was declared")
+    with pytest.raises(UserError, match="cannot be judged: no task was declared"):
+        check(found, Thresholds(max_accuracy_drop=0.01))
