@@ -115,12 +115,13 @@ def show_validation(result: Validation, *, held_out: bool, told: Sequence[str] =
     ]
     rows.extend((metric.name, *metric.shown) for metric in result.metrics)
     latency = result.latency
+    slower = "no faster than FP32 here; " if latency.int8_ms >= latency.float_ms else ""
     rows.append(
         (
             "latency on this computer",
             f"{latency.float_ms:.3f} ms",
             f"{latency.int8_ms:.3f} ms",
-            "says nothing of a board",
+            f"{slower}says nothing of a board",
         )
     )
     data = "samples" if held_out else "samples of the calibration data, none held out"

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 # From the fastest on most boards to the one that changes least: the first that keeps the budget is taken.
 RUNGS = {
-    "int8": "INT8 throughout",
+    "int8": "INT8 for every operator that has such a form",
     "int8-clipped": "INT8, with ranges that hold 99.99 % of the values",
     "float-outputs": "INT8, but for the operators that form the outputs",
     "float-tenth": "INT8, but for the tenth of the operators that add the most error",

@@ -62,7 +62,7 @@ def test_int8_is_taken_when_it_keeps_the_budget(
     assert only.drop is not None
     assert only.drop <= 0.05
     assert only.size == record.model_size
-    assert any(note.startswith("INT8 throughout: loses") for note in record.notes)
+    assert any(note.startswith("INT8 for every operator that has such a form: loses") for note in record.notes)
 
 
 @pytest.mark.shared
