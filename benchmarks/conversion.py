@@ -31,7 +31,7 @@ from tests.deploy.agreement import SHARED
 
 PAGE = Path(__file__).parents[1] / "docs/conversion.md"
 SCRIPT = Path(__file__).with_name("plain_converter.py")
-PROFILE = "generic-aarch64"  # uint8 in, float32 out: what the script asks for
+PROFILE = "generic-aarch64"  # int8 in and out: what the script asks for
 SAMPLES = 200
 RUNS = 5
 MB = 1024 * 1024
@@ -201,7 +201,7 @@ HEAD = """# What a conversion costs
 
 Time and memory beside the script that TensorFlow's documentation shows for full INT8
 (`benchmarks/plain_converter.py`: load, `TFLiteConverter` with a representative dataset, write), on the same models and
-the same {samples} pictures, uint8 in and float32 out. Medians of {runs} runs of each, by turns, all in one go, each in
+the same {samples} pictures, int8 in and out. Medians of {runs} runs of each, by turns, all in one go, each in
 fresh processes and without edgekit's cache. {cpu}, {cores} cores, a load of {load:.1f} at the end (above {cores} others
 computed, too: then `CPU` says more than `time`); TensorFlow {tensorflow}, LiteRT {litert}.
 

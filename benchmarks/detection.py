@@ -1,7 +1,8 @@
 """What decoding and selecting boxes costs: the runtime's NumPy against TFLite_Detection_PostProcess, in one run.
 
-Both get the same raw heads of the shared detector in INT8, as they come out of it (in float32) for real pictures; the
-operator behind a LOGISTIC, as it would stand in the model. Of the operator only `invoke` is timed, of NumPy everything.
+Both get the same raw heads of the shared detector in INT8 for real pictures: NumPy as they come out of it, the operator
+as real numbers and behind a LOGISTIC, as it would stand in the model. Of the operator only `invoke` is timed, of NumPy
+everything.
 
 `.venv/bin/python -m benchmarks.detection [MODEL.tflite]` needs the models and data beside the repository in ../shared;
 it prints the table of docs/detection.md.
@@ -20,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from edgekit_runtime import detect
+from edgekit_runtime import detect, quant
 from edgekit_runtime.detect import Detections, Heads
 from edgekit_runtime.engine import Engine
 from numpy.typing import NDArray
@@ -158,15 +159,19 @@ class Row:
 
 def measure(case: Case, heads: Heads, frames: Sequence[tuple[Array, Array]]) -> Row:
     """NumPy and the operator in turns, picture by picture."""
-    heads = replace(heads, detection=replace(heads.detection, boxes=0, scores=1, score_threshold=case.threshold))
+    zero_point, scale = heads.scores.zero_point, heads.scores.scale
+    assert zero_point is not None
+    assert scale is not None
+    raised = replace(heads.scores, zero_point=zero_point - round(case.raised / scale))
+    detection = replace(heads.detection, boxes=0, scores=1, score_threshold=case.threshold)
+    heads = replace(heads, detection=detection, scores=raised)
     operator = Operator(heads)
     times: tuple[list[float], list[float]] = ([], [])
     total = same = above = 0
     for number in range(ROUNDS * len(frames)):
         boxes, scores = frames[number % len(frames)]
-        raised = scores + np.float32(case.raised)
-        operator.give(boxes, raised)
-        works: tuple[Callable[[], Any], ...] = (partial(heads.find, [boxes[None], raised[None]]), operator.run)
+        operator.give(quant.dequantize(boxes, heads.boxes), quant.dequantize(scores, heads.scores))
+        works: tuple[Callable[[], Any], ...] = (partial(heads.find, [boxes[None], scores[None]]), operator.run)
         for which in (0, 1) if number % 2 else (1, 0):
             started = time.perf_counter()
             answer = works[which]()
@@ -174,7 +179,7 @@ def measure(case: Case, heads: Heads, frames: Sequence[tuple[Array, Array]]) -> 
             if which == 0:
                 (found,) = answer
         if number < len(frames):
-            real = heads._scores(raised[:, heads.detection.first_column :])
+            real = heads._scores(scores[:, heads.detection.first_column :])
             above += int(np.count_nonzero(real >= case.threshold))
             total += max(len(found), len(operator.found()))
             same += in_common(found, operator.found())

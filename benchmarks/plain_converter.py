@@ -38,6 +38,6 @@ def representative_dataset() -> Iterator[list[Any]]:
 converter.optimizations = [tf.lite.Optimize.DEFAULT]
 converter.representative_dataset = representative_dataset
 converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
-converter.inference_input_type = tf.uint8
-converter.inference_output_type = tf.float32
+converter.inference_input_type = tf.int8
+converter.inference_output_type = tf.int8
 Path(output).write_bytes(converter.convert())

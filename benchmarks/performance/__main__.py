@@ -21,6 +21,7 @@ from edgekit.conversion.key import computer
 PAGE = Path(__file__).parents[2] / "docs/performance.md"
 SECTIONS = {
     "overhead": sections.overhead,
+    "ends": sections.ends,
     "cameras": sections.cameras,
     "files": sections.files,
     "cold": sections.cold,
@@ -82,21 +83,28 @@ Each way has a process and an environment of its own, and times itself there:
 edgekit runs in `litert`, and with OpenCV in `opencv`. Nobody is tuned beyond what its documentation shows, and
 everything that can be made once is made before the clock runs (`benchmarks/performance/contestants.py`). All get
 the same `.tflite`; MediaPipe and the Task Library a copy of it with the metadata that they want. MobileNetV2 is the
-quantised file that Coral publishes, with the ends that it has; the others were converted by edgekit, with uint8 in and
-float32 out as most profiles say: the QUANTIZE and DEQUANTIZE that this takes are part of the bare `invoke()` here, too.
-A profile with `input_dtype = "int8"` and `output_dtype = "int8"` spares them; what that gains is not measured here.
+quantised file that Coral publishes, uint8 at both ends; the others were converted by edgekit, int8 at both ends as its
+profiles say.
 
 ## A frame of the model's size
 
 From a uint8 RGB frame to the best five classes (`engine.classify`) or the boxes (`engine.detect`), against `invoke()`
-of another interpreter of the same model in the same process, by turns of ten; three processes each, one thread. Goals:
-at most 1.02 for models above 2 ms, at most 60 us for smaller ones.
+of another interpreter of the same model in the same process, by turns of ten; three processes each, one thread and all
+cores. Goals: at most 1.02 for models above 2 ms, at most 60 us for smaller ones.
 
 {overhead}
 
-Two threads were not measured here: what edgekit adds is done in one. The detector as exported counts all boxes (a
+What edgekit adds is done in one thread, however many the interpreter has. The detector as exported counts all boxes (a
 threshold of 1e-8); with one of 0.5 it does what a user asks for. Selecting boxes is not part of its `invoke()`:
 [what that costs](detection.md).
+
+## The ends of a model
+
+A uint8 input costs an operator QUANTIZE, and a float32 output a DEQUANTIZE, which other converters often leave in.
+Profiles ask for int8 at both ends instead: a frame's pixels are stored by flipping one bit, and only what is asked for
+becomes a real number. Bare `invoke()` of the same models with either, one thread:
+
+{ends}
 
 ## A camera's frame
 

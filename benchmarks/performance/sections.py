@@ -41,8 +41,8 @@ def goal(value: float, limit: float, reason: str, unit: str = "") -> str:
 def overhead(subjects: Subjects, effort: Effort) -> str:
     """Several processes for each model: two interpreters in one differ by where their memory happens to lie."""
     rows = []
-    for subject in subjects:
-        options = {"release": str(subject.release), "frame": str(subject.frame), "threads": 1}
+    for subject, threads in ((subject, threads) for subject in subjects for threads in (1, CORES)):
+        options = {"release": str(subject.release), "frame": str(subject.frame), "threads": threads}
         times: Times = {}
         for _ in range(3):
             with workers({"": ("litert", "overhead", options)}) as (made, _missing):
@@ -55,8 +55,22 @@ def overhead(subjects: Subjects, effort: Effort) -> str:
             boxes = ms(times, " boxes") * 1e3
             reason = f"selecting boxes takes {boxes:.0f} us, the rest {added - boxes:.0f} us"
         met = goal(round(share, 3), 1.02, reason) if base > 2 else goal(round(added), 60, reason, " us")
-        rows.append([subject.name, f"{share:.3f}", f"{added:.0f} us", f"{base:.3f} ms", met])
-    return table(["model", "to bare `invoke()`", "added", "bare `invoke()`", "goal"], rows)
+        rows.append([f"{subject.name}, {threads}", f"{share:.3f}", f"{added:.0f} us", f"{base:.3f} ms", met])
+    return table(["model, threads", "to bare `invoke()`", "added", "bare `invoke()`", "goal"], rows)
+
+
+def ends(subjects: Subjects, effort: Effort) -> str:
+    """What a model's own QUANTIZE and DEQUANTIZE cost."""
+    rows = []
+    for subject in (subjects.small, subjects.tiny, subjects.detector):
+        files = {"int8": subject.model, "others": subject.other_ends}
+        with workers(
+            {name: ("litert", "bare", {"model": str(file), "threads": 1}) for name, file in files.items()}
+        ) as (made, _missing):
+            times = turns(made, effort.rounds, 30)
+        share = f"{ratio(times, 'others', 'int8'):.2f}"
+        rows.append([subject.name, f"{ms(times, 'int8'):.3f} ms", f"{ms(times, 'others'):.3f} ms", share])
+    return table(["model", "int8 in and out", "uint8 in, float32 out", "ratio"], rows)
 
 
 def cameras(subjects: Subjects, effort: Effort) -> str:

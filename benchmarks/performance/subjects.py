@@ -19,7 +19,7 @@ from PIL import Image
 
 from benchmarks.performance import peers
 from edgekit.conversion import cache, record
-from edgekit.conversion.convert import convert
+from edgekit.conversion.convert import convert_many
 from edgekit.conversion.record import Conversion, Files
 from edgekit.datasets.declaration import declare
 from edgekit.profiles import profile
@@ -40,7 +40,7 @@ SIZES = {"1280x720": (1280, 720), "1920x1080": (1920, 1080)}
 @dataclass(frozen=True)
 class Subject:
     """A model: its release, the copy with metadata that MediaPipe and the Task Library want (None when it could not be
-    made), and a frame of its size.
+    made), and a frame of its size. `other_ends` is the same model with uint8 in and float32 out, where edgekit made it.
     """
 
     name: str
@@ -50,6 +50,7 @@ class Subject:
     task: str
     mean: float
     std: float
+    other_ends: Path | None = None
 
     @property
     def model(self) -> Path:
@@ -92,11 +93,14 @@ def make(folder: Path) -> Subjects:
 def _converted(folder: Path, name: str, source: Path, data: Path, range: str | None = None) -> Subject:
     folder.mkdir()
     output = folder / "converted.tflite"
-    made = convert(
-        source, profile=HOST, data=data, output=output, samples=64, log=folder / "log", cache=cache.default(),
+    ends = replace(HOST, name="other-ends", input_dtype="uint8", output_dtype="float32")
+    made, _ = convert_many(
+        source, profiles=[HOST, ends], data=data, output=output, samples=64, log=folder / "log", cache=cache.default(),
         declaration=declare(range=range, task="classification") if range else None,
     )  # fmt: skip
-    return _released(folder, name, output, record.manifest(made, HOST, "ai-edge-litert 2.3.0"), made)
+    wanted = record.manifest(made.record, HOST, "ai-edge-litert 2.3.0")
+    subject = _released(folder, name, made.output, wanted, made.record)
+    return replace(subject, other_ends=output.with_name("converted.other-ends.tflite"))
 
 
 def _published(folder: Path, name: str, model: Path) -> Subject:

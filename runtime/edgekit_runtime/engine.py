@@ -235,8 +235,12 @@ class Engine:
 
         `format` is that of a frame: RGB, BGR, RGBA, BGRA, GRAY, NV12, I420 or YUYV (frame.layout tells the shapes).
         """
-        row: Array = self._preprocessor().rows([source], format)[0]
+        row: Array = self.rows([source], format=format)[0]
         return row
+
+    def rows(self, sources: Sequence[Source], *, format: str = "RGB") -> Array:
+        """At least one of what `prepare` takes, as rows (N, ...). Raises as that."""
+        return self._preprocessor().rows(sources, format)
 
     def answer(self, source: Source, read: Callable[[List[Array]], Answer], *, format: str = "RGB") -> Answer:
         """What `read` makes of the stored outputs (1, ...) of one picture, which is written into the input tensor.
@@ -265,7 +269,7 @@ class Engine:
         frames = _listed(frames)
         if len(frames) == 1:
             return self.answer(frames[0], lambda outputs: self.top_k(outputs[0], top_k), format=format)
-        return self.top_k(self.infer([self._preprocessor().rows(frames, format)])[0], top_k) if frames else ()
+        return self.top_k(self.infer([self.rows(frames, format=format)])[0], top_k) if frames else ()
 
     def top_k(self, scores: Array, k: int = 5) -> Tuple[Tuple["ClassScore", ...], ...]:
         """The best `k` classes of each sample's stored scores (N, ...)."""
@@ -278,7 +282,7 @@ class Engine:
         frames = _listed(frames)
         if len(frames) == 1:
             return self.answer(frames[0], self.detections, format=format)
-        return self.detections(self.infer([self._preprocessor().rows(frames, format)])) if frames else ()
+        return self.detections(self.infer([self.rows(frames, format=format)])) if frames else ()
 
     def detections(self, outputs: Sequence[Array]) -> Tuple["Detections", ...]:
         """What `infer` has found in each sample, from all of its stored outputs."""

@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -38,6 +39,34 @@ class TestEngineStream:
         assert [result.classes for result in found] == list(engine.classify(many, top_k=2))
         assert all(result.error is None and result.outputs[0].shape == (4,) for result in found)
         assert workers() == []
+
+    @pytest.mark.parametrize("count", [0, 1, 3, 4, 9])
+    def test_a_batch_that_was_proven_is_answered_together(
+        self, release: Path, frames: list[np.ndarray], tmp_path: Path, count: int
+    ) -> None:
+        many: list[Any] = [frames[index % 6] for index in range(count)]
+        with Engine.open(release, max_batch_size=4) as engine:
+            assert engine.batch_size == 4
+            wanted = list(engine.classify(many, top_k=2))
+            found = list(engine.stream(iter(many), top_k=2))
+            assert [(one.index, one.classes) for one in found] == list(enumerate(wanted))
+            assert all(one.error is None and one.outputs[0].shape == (4,) for one in found)
+            mixed: list[Any] = [one for frame in many for one in (frame, None)]
+            found = list(engine.stream(mixed, top_k=2))
+            assert [one.classes for one in found[::2]] == wanted
+            assert all(isinstance(one.error, Exception) for one in found[1::2])
+        assert workers() == []
+
+    def test_what_the_source_raises_comes_behind_a_batch_s_rest(self, release: Path, frames: list[np.ndarray]) -> None:
+        def source() -> Iterator[np.ndarray]:
+            yield from frames[:5]
+            raise OSError("unplugged")
+
+        with Engine.open(release, max_batch_size=4) as engine:
+            answers = engine.stream(source())
+            assert [next(answers).index for _ in range(5)] == [0, 1, 2, 3, 4]
+            with pytest.raises(OSError, match="unplugged"):
+                next(answers)
 
     def test_a_bad_frame_is_reported_in_its_place_and_the_next_is_served(
         self, engine: Engine, frames: list[np.ndarray], tmp_path: Path
@@ -128,7 +157,7 @@ class TestOrdered:
         answers = stream.ordered(abs, itertools.count(), 3)
         assert [next(answers), next(answers)] == [0, 1]
         assert len(workers()) == 3
-        answers.close()  # type: ignore[attr-defined]  # it is a generator
+        answers.close()
         assert workers() == []
 
     def test_closing_does_not_wait_for_a_source_that_gives_nothing(self) -> None:
@@ -141,7 +170,7 @@ class TestOrdered:
 
         answers = stream.ordered(lambda item: item, source(), 2)
         assert next(answers) == 1
-        answers.close()  # type: ignore[attr-defined]  # a generator
+        answers.close()
         assert not stalled.is_set()
         stalled.set()
         deadline = time.monotonic() + 30
