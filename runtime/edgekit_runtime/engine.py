@@ -238,9 +238,9 @@ class Engine:
         row: Array = self.rows([source], format=format)[0]
         return row
 
-    def rows(self, sources: Sequence[Source], *, format: str = "RGB") -> Array:
-        """At least one of what `prepare` takes, as rows (N, ...). Raises as that."""
-        return self._preprocessor().rows(sources, format)
+    def rows(self, sources: Sequence[Source], *, format: str = "RGB", out: Optional[Array] = None) -> Array:
+        """At least one of what `prepare` takes, as rows (N, ...), those of `out` where it is given. Raises as that."""
+        return self._preprocessor().rows(sources, format, out)
 
     def answer(self, source: Source, read: Callable[[List[Array]], Answer], *, format: str = "RGB") -> Answer:
         """What `read` makes of the stored outputs (1, ...) of one picture, which is written into the input tensor.

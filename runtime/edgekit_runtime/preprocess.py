@@ -64,9 +64,9 @@ class Preprocessor:
         """Store prepared pixels in an input tensor of one sample."""
         self._fold.write(pixels, tensor.reshape(pixels.shape))
 
-    def rows(self, sources: Sequence[Source], form: str) -> Array:
-        """At least one picture, as rows (N, ...) in the stored dtype."""
-        rows: Optional[Array] = None
+    def rows(self, sources: Sequence[Source], form: str, out: Optional[Array] = None) -> Array:
+        """At least one picture, as rows (N, ...) in the stored dtype; in `out`, an earlier answer, if given."""
+        rows = None if out is None else out.reshape(len(sources), self.spec.height, self.spec.width, self.spec.channels)
         for number, source in enumerate(sources):
             pixels = self.pixels(source, form)
             if rows is None:

@@ -82,7 +82,12 @@ def results(
         if len(group) > 1:
             with contextlib.suppress(Exception):  # whose fault it was shows when each runs alone
                 given: List[Any] = [frame for _, frame in group]
-                rows = np.stack(given) if engine.preprocess is None else engine.rows(given, format=format)
+                if engine.preprocess is None:
+                    rows = np.stack(given)
+                else:
+                    held = getattr(local, "rows", None)
+                    rows = engine.rows(given, format=format, out=None if held is None else held[: len(given)])
+                    local.rows = rows if held is None else held
                 outputs = engine.infer([rows])
                 return [
                     result(index, [out[number : number + 1] for out in outputs])
@@ -90,6 +95,7 @@ def results(
                 ]
         return [answer(index, frame) for index, frame in group]
 
+    local = threading.local()  # each thread's rows, made for its first group, which is the largest
     size = engine.batch_size if in_flight is None else max(1, min(engine.batch_size, in_flight))
     bound = in_flight if in_flight is None else in_flight // size
     return _flat(ordered(together, _groups(enumerate(frames), size), engine.num_interpreters + 1, bound))
