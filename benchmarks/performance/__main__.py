@@ -81,10 +81,11 @@ Each way has a process and an environment of its own, and times itself there:
 {versions}
 
 edgekit runs in `litert`, and with OpenCV in `opencv`. Nobody is tuned beyond what its documentation shows, and
-everything that can be made once is made before the clock runs (`benchmarks/performance/contestants.py`). All get
-the same `.tflite`; MediaPipe and the Task Library a copy of it with the metadata that they want. MobileNetV2 is the
-quantised file that Coral publishes, uint8 at both ends; the others were converted by edgekit, int8 at both ends as its
-profiles say.
+everything that can be made once is made before the clock runs (`benchmarks/performance/contestants.py`). MobileNetV2 is
+the quantised file that Coral publishes, uint8 at both ends, and the same for all; the others were converted by edgekit,
+int8 at both ends as its profiles say. MediaPipe and the Task Library refuse int8 inputs, and the script gives it
+pixels: they and OpenVINO get these models from the same calibration, with uint8 in and float32 out. MediaPipe and the
+Task Library want metadata besides, and get a copy that has them.
 
 ## A frame of the model's size
 
@@ -125,8 +126,8 @@ the model's cost accuracy where pictures shrink much ([how much](preprocessing.m
 Real pictures scaled to the size and kept as JPEG (quality 90), four in turn, with MobileNetV1 0.25 224. The seed
 pipeline is `tf.io.read_file`, `decode_jpeg`, `tf.image.resize`, `/255` and a SavedModel in float32, in TensorFlow. The
 way from there to edgekit has three steps, and each one's part is named: preprocessing (a JPEG decoded no larger than
-needed, `linear`), INT8 in a TFLite interpreter, and `stream` (its interpreter has one thread, the pictures are
-prepared beside it).
+needed, `linear`), INT8 in a TFLite interpreter, and the plan that `tune` finds for throughput on that computer, with
+`stream`, which prepares the next pictures beside it.
 
 {files}
 

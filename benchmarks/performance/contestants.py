@@ -35,8 +35,10 @@ def bare(model: str, threads: int) -> Calls:
     return {"": interpreter.invoke}
 
 
-def engine(model: str, threads: int, filter: str | None = None, batch: int = 1) -> Engine:
-    """As a release would open it; `filter` replaces the declared one."""
+def engine(model: str, threads: int | None, filter: str | None = None, batch: int = 1) -> Engine:
+    """As a release would open it; `filter` replaces the declared one. Without `threads` as it runs once `tune` has
+    measured it, for throughput.
+    """
     from edgekit_runtime.engine import Engine
 
     if filter is None:
@@ -49,7 +51,23 @@ def engine(model: str, threads: int, filter: str | None = None, batch: int = 1) 
         declared["preprocess"]["filter"] = filter
         manifest.unlink()
         manifest.write_text(json.dumps(declared))
+        if threads is None:
+            _tune(Path(folder))
+            return Engine.open(Path(folder), goal="throughput")
         return Engine.open(Path(folder), num_threads=threads, max_batch_size=batch)
+
+
+def _tune(release: Path) -> None:
+    from edgekit_runtime import plan, tune
+    from edgekit_runtime.engine import Engine
+
+    def opened(one: plan.Plan) -> Engine:
+        return Engine.open(
+            release, num_threads=one.num_threads, num_interpreters=one.num_interpreters,
+            max_batch_size=one.batch_size, xnnpack=one.xnnpack, goal=None,
+        )  # fmt: skip
+
+    plan.store(release, tune.tune(opened, plan.Plan(1)))
 
 
 def overhead(release: str, frame: str, threads: int) -> Calls:
@@ -189,8 +207,8 @@ def edgekit_files(release: str, files: list[str], threads: int, filter: str) -> 
     return _each(lambda file: ours.classify([file])[0][0].index, files)
 
 
-def edgekit_stream(release: str, files: list[str], threads: int, filter: str) -> Calls:
-    ours = engine(release, threads, filter)
+def edgekit_stream(release: str, files: list[str], filter: str) -> Calls:
+    ours = engine(release, None, filter)
     return {"": lambda: [result.classes[0].index for result in ours.stream(files)][-1]}
 
 

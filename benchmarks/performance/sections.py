@@ -114,7 +114,7 @@ def _camera(
 def _ways(subject: Subject, given: dict[str, Any]) -> Wanted:
     ours = {"release": str(subject.release), **given}
     described = {"model": str(subject.described), **given}
-    plain = {"model": str(subject.model), **given, "mean": subject.mean, "std": subject.std}
+    plain = {"model": str(subject.for_peers), **given, "mean": subject.mean, "std": subject.std}
     ways: Wanted = {
         "bare `invoke()`": ("litert", "bare", {"model": str(subject.model), "threads": 1}),
         NUMPY: ("litert", "edgekit", {**ours, "filter": "linear"}),
@@ -151,14 +151,14 @@ def files(subjects: Subjects, effort: Effort) -> str:
 SEED = "seed: TensorFlow, float"
 LEAN = "edgekit's preprocessing, TensorFlow, float"
 SINGLE = "edgekit, INT8, one after the other"
-STREAM = "edgekit, INT8, `stream`"
+STREAM = "edgekit, INT8, `stream` with the plan of `tune`"
 
 
 def _file_ways(subjects: Subjects, given: dict[str, Any], threads: int) -> Wanted:
     subject = subjects.small
     ours = {"release": str(subject.release), **given, "filter": "linear"}
     seed = {"saved_model": str(subjects.saved_model), **given, "threads": threads}
-    script = {"model": str(subject.model), **given, "threads": threads, "mean": subject.mean, "std": subject.std}
+    script = {"model": str(subject.for_peers), **given, "threads": threads, "mean": subject.mean, "std": subject.std}
     ways: Wanted = {
         SEED: ("tensorflow", "seed", seed),
         LEAN: ("tensorflow", "seed", {**seed, "lean": str(subject.release)}),
@@ -167,7 +167,7 @@ def _file_ways(subjects: Subjects, given: dict[str, Any], threads: int) -> Wante
         "MediaPipe Tasks, INT8": ("mediapipe", "mediapipe_files", {"model": str(subject.described), **given}),
     }
     if threads > 1:  # beside the thread that infers a stream always has one that prepares
-        ways[STREAM] = ("litert", "edgekit_stream", {**ours, "threads": 1})
+        ways[STREAM] = ("litert", "edgekit_stream", ours)
     return ways
 
 
@@ -175,7 +175,7 @@ def _parts(times: Times) -> str:
     """What each step of the way from the seed pipeline gains."""
     parts = [f"lean preprocessing {ratio(times, SEED, LEAN):.2f}", f"INT8 {ratio(times, LEAN, SINGLE):.2f}"]
     if STREAM in times:
-        parts.append(f"stream {ratio(times, SINGLE, STREAM):.2f}")
+        parts.append(f"plan {ratio(times, SINGLE, STREAM):.2f}")
     return f"*of the gain, as factors: {', '.join(parts)}*"
 
 

@@ -25,7 +25,8 @@ interpreter = Interpreter(model_path=sys.argv[1] + "/model.tflite", num_threads=
 interpreter.allocate_tensors()
 given, output = interpreter.get_input_details()[0], interpreter.get_output_details()[0]
 interpreter.invoke()
-interpreter.set_tensor(given["index"], np.load(sys.argv[2])[None])
+frame = np.load(sys.argv[2])[None]
+interpreter.set_tensor(given["index"], (frame ^ 128).view(np.int8) if given["dtype"] == np.int8 else frame)
 interpreter.invoke()
 print(interpreter.get_tensor(output["index"])[0].argsort()[-5:][::-1][0], flush=True)
 """
@@ -53,7 +54,8 @@ print(json.dumps(times))
 _COLD = FIRST.format(
     make="from ai_edge_litert.interpreter import Interpreter\n"
     'one = Interpreter(model_path=sys.argv[1] + "/model.tflite", num_threads=1)\n'
-    'one.allocate_tensors()\ngiven = one.get_input_details()[0]["index"]',
+    'one.allocate_tensors()\ngiven = one.get_input_details()[0]["index"]\n'
+    'frame = (frame ^ 128).view(np.int8) if one.get_input_details()[0]["dtype"] == np.int8 else frame',
     run='one.set_tensor(given, frame[None]); one.invoke(); one.get_tensor(one.get_output_details()[0]["index"])',
 )
 _WARM = FIRST.format(

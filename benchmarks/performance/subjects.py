@@ -40,7 +40,8 @@ SIZES = {"1280x720": (1280, 720), "1920x1080": (1920, 1080)}
 @dataclass(frozen=True)
 class Subject:
     """A model: its release, the copy with metadata that MediaPipe and the Task Library want (None when it could not be
-    made), and a frame of its size. `other_ends` is the same model with uint8 in and float32 out, where edgekit made it.
+    made), and a frame of its size. `other_ends` is the same model with uint8 in and float32 out, where edgekit made it:
+    MediaPipe and the Task Library take no int8, nor does the documentation's script.
     """
 
     name: str
@@ -50,7 +51,11 @@ class Subject:
     task: str
     mean: float
     std: float
-    other_ends: Path | None = None
+    other_ends: Path | None
+
+    @property
+    def for_peers(self) -> Path:
+        return self.other_ends or self.model
 
     @property
     def model(self) -> Path:
@@ -98,9 +103,9 @@ def _converted(folder: Path, name: str, source: Path, data: Path, range: str | N
         source, profiles=[HOST, ends], data=data, output=output, samples=64, log=folder / "log", cache=cache.default(),
         declaration=declare(range=range, task="classification") if range else None,
     )  # fmt: skip
+    ends_file = output.with_name("converted.other-ends.tflite")
     wanted = record.manifest(made.record, HOST, "ai-edge-litert 2.3.0")
-    subject = _released(folder, name, made.output, wanted, made.record)
-    return replace(subject, other_ends=output.with_name("converted.other-ends.tflite"))
+    return _released(folder, name, made.output, wanted, made.record, other_ends=ends_file)
 
 
 def _published(folder: Path, name: str, model: Path) -> Subject:
@@ -118,7 +123,9 @@ def _published(folder: Path, name: str, model: Path) -> Subject:
     return _released(folder, name, model, given, None)
 
 
-def _released(folder: Path, name: str, model: Path, wanted: Manifest, made: Conversion | None) -> Subject:
+def _released(
+    folder: Path, name: str, model: Path, wanted: Manifest, made: Conversion | None, *, other_ends: Path | None = None
+) -> Subject:
     release, parts = folder / "release", Files.of(model)
     release.mkdir()
     shutil.copyfile(model, release / manifests.MODEL)
@@ -132,8 +139,8 @@ def _released(folder: Path, name: str, model: Path, wanted: Manifest, made: Conv
     side = (wanted.preprocess.width, wanted.preprocess.height)
     np.save(folder / "frame.npy", _photo("cat_720p.jpg", side))
     mean, std = wanted.preprocess.mean[0], wanted.preprocess.std[0]
-    described = _described(folder, release, wanted)
-    return Subject(name, release, described, folder / "frame.npy", wanted.task, mean, std)
+    described = _described(folder, release, wanted, other_ends or release / manifests.MODEL)
+    return Subject(name, release, described, folder / "frame.npy", wanted.task, mean, std, other_ends)
 
 
 def _with_threshold(subject: Subject, threshold: float) -> Subject:
@@ -147,7 +154,7 @@ def _with_threshold(subject: Subject, threshold: float) -> Subject:
     return replace(subject, name=f"{subject.name}, score {threshold} or more", release=release)
 
 
-def _described(folder: Path, release: Path, wanted: Manifest) -> Path | None:
+def _described(folder: Path, release: Path, wanted: Manifest, model: Path) -> Path | None:
     """A copy that has MediaPipe's metadata; its own writer makes it, in its own environment."""
     assert wanted.preprocess is not None
     scores = wanted.outputs[wanted.detection.scores if wanted.detection else 0].shape[-1]
@@ -159,7 +166,7 @@ def _described(folder: Path, release: Path, wanted: Manifest) -> Path | None:
             "scores_first": wanted.detection.scores < wanted.detection.boxes,
         }
     order = {
-        "model": str(release / manifests.MODEL),
+        "model": str(model),
         "output": str(folder / "described.tflite"),
         "mean": list(wanted.preprocess.mean),
         "std": list(wanted.preprocess.std),

@@ -168,11 +168,11 @@ def _tflite(path: Path) -> Opened:
             hint="give the SavedModel or Keras model that it was made from",
         )
     content = flatbuffer.named(path.read_bytes())
-    inputs = flatbuffer.parse(content).inputs
+    inputs, content = flatbuffer.parse(content).inputs, flatbuffer.real_inputs(content)
 
     def lower(inputs: tuple[TensorSpec, ...], normalise: Preprocess | None = None) -> Model:
         assert normalise is None
-        return content, inputs
+        return content, _real(inputs, content)
 
     return Opened(inputs, lower, fixed=True)
 
@@ -205,9 +205,16 @@ def _saved_model(path: Path, source: Path, folder: Path, found: savedmodel.Graph
                 with contextlib.suppress(*(() if "WHILE" in found.operators else (UserError,))):
                     found = _without_loops(path, loaded, signature, fixed, folder)
         names = [spec.name for spec in found.inputs]
-        return flatbuffer.named(found.complete(), names), found.inputs
+        content = flatbuffer.real_inputs(flatbuffer.named(found.complete(), names))
+        return content, _real(found.inputs, content)
 
     return Opened(serving.inputs, lower)
+
+
+def _real(inputs: tuple[TensorSpec, ...], content: bytes) -> tuple[TensorSpec, ...]:
+    return tuple(
+        replace(spec, dtype=own.dtype) for spec, own in zip(inputs, flatbuffer.parse(content).inputs, strict=True)
+    )
 
 
 def _without_loops(

@@ -46,7 +46,7 @@ def build(request: Request, progress: Progress) -> tuple[str, ...]:
             content = integer.int16x8((folder / quantize.FLOAT).read_bytes(), _samples(request, progress))
         else:
             content = _int8(request, folder)
-    content = flatbuffer.named(content, request.made.input_names)
+    content = flatbuffer.real_inputs(flatbuffer.named(content, request.made.input_names))
     Path(request.output).write_bytes(content)
     progress(request.rung, 1, 1)
     found = flatbuffer.parse(content)

@@ -195,9 +195,47 @@ def _axes(axis: Any, length: int) -> tuple[int, ...]:
     return tuple(int(axis(index)) for index in range(length))
 
 
+def _is_cast(code: Any) -> bool:
+    from ai_edge_litert import schema_py_generated as schema_fb
+
+    return bool(max(code.builtinCode, code.deprecatedBuiltinCode) == schema_fb.BuiltinOperator.CAST)
+
+
+def real_inputs(content: bytes) -> bytes:
+    """The model with float32 inputs where it takes uint8 and casts it first of all: INT8 has no such CAST, and a real
+    input that is quantised stores pixels as they are, too.
+    """
+    from ai_edge_litert import schema_py_generated as schema_fb
+
+    if all(spec.dtype != "uint8" for spec in parse(content).inputs):
+        return content
+    model = schema_fb.ModelT.InitFromPackedBuf(content, 0)
+    graph = model.subgraphs[0]
+    for index in graph.inputs:
+        takers = [operator for operator in graph.operators if index in operator.inputs]
+        casts = [
+            operator
+            for operator in takers
+            if _is_cast(model.operatorCodes[operator.opcodeIndex])
+            and graph.tensors[operator.outputs[0]].type == schema_fb.TensorType.FLOAT32
+        ]
+        if graph.tensors[index].type == schema_fb.TensorType.UINT8 and takers and len(casts) == len(takers):
+            graph.tensors[index].type = schema_fb.TensorType.FLOAT32
+            graph.operators = [operator for operator in graph.operators if operator not in casts]
+            same = {operator.outputs[0] for operator in casts}
+            for operator in graph.operators:
+                operator.inputs = [index if one in same else one for one in operator.inputs]
+            graph.outputs = [index if one in same else one for one in graph.outputs]
+    operators = [operator for part in model.subgraphs for operator in part.operators]
+    used = sorted({operator.opcodeIndex for operator in operators})  # the calibrator has no CAST, used or not
+    model.operatorCodes = [model.operatorCodes[index] for index in used]
+    for operator in operators:
+        operator.opcodeIndex = used.index(operator.opcodeIndex)
+    return _packed(model, len(content))
+
+
 def with_all_outputs(content: bytes) -> bytes:
     """The model with what each of its operators makes as an output, and without signatures."""
-    import flatbuffers
     from ai_edge_litert import schema_py_generated as schema_fb
 
     model = schema_fb.ModelT.InitFromPackedBuf(content, 0)
@@ -205,6 +243,12 @@ def with_all_outputs(content: bytes) -> bytes:
     made = [int(index) for operator in graph.operators for index in operator.outputs if index >= 0]
     graph.outputs = list(dict.fromkeys(made))
     model.signatureDefs = None
-    builder = flatbuffers.Builder(len(content))
+    return _packed(model, len(content))
+
+
+def _packed(model: Any, size: int) -> bytes:
+    import flatbuffers
+
+    builder = flatbuffers.Builder(size)
     builder.Finish(model.Pack(builder), b"TFL3")
     return bytes(builder.Output())

@@ -193,12 +193,18 @@ class TestResult:
 
         x = keras.Input((16, 16, 3), name="pixels", dtype="uint8")
         y = keras.layers.GlobalAveragePooling2D()(keras.layers.Rescaling(1 / 127.5, -1)(x))
-        keras.Model(x, keras.layers.Dense(3, activation="softmax")(y)).save(tmp_path / "m.keras")
+        model = keras.Model(x, keras.layers.Dense(3, activation="softmax")(y))
+        model.save(tmp_path / "m.keras")
         with pytest.raises(UserError, match="takes pixels as they are"):
             attempt(tmp_path / "m.keras", pictures, Declaration(range="-1..1"))
-        record = attempt(tmp_path / "m.keras", pictures, allow_float=True)
+        record, made = attempt(tmp_path / "m.keras", pictures), tmp_path / "out/m.tflite"
         assert record.preprocess is not None
         assert (record.preprocess.mean, record.preprocess.std) == ((0.0,) * 3, (1.0,) * 3)
+        assert folded(record.preprocess, record.inputs[0]).kind == quant.SIGN_FLIP
+        assert flatbuffer.read(made).float_operators == ()
+        shown = np.random.default_rng(3).integers(0, 256, (4, 16, 16, 3)).astype(np.uint8)
+        (real,) = Engine.load(Files.of(made).float).infer_real([shown])
+        np.testing.assert_allclose(real, model.predict(shown, verbose=0), atol=1e-5)
 
     def test_each_input_gets_its_own_values_whatever_order_the_converter_has(
         self, attempt: Callable[..., Conversion], tmp_path: Path
