@@ -139,7 +139,7 @@ def predict(engine: Engine, pictures: list[np.ndarray]) -> list[dict[str, Any]]:
     """TensorFlow Serving's request for these pictures, by row."""
     service = rest.Service("hands", max_request_bytes=10_000_000)
     service.ready(engine)
-    body = np.stack(pictures).tobytes()
+    body = np.stack(pictures).astype(engine.inputs[0].dtype).tobytes()
     environ = {
         "REQUEST_METHOD": "POST",
         "PATH_INFO": "/v1/models/hands:predict",

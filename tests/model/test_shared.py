@@ -194,7 +194,8 @@ def test_a_detector_can_be_left_as_it_is(shared: Path, tmp_path: Path) -> None:
     pixels = np.asarray(picture)[None]
     opened = open_source(found.path, found.form, tmp_path, trust_code=False, whole=True)
     (tmp_path / "float.tflite").write_bytes(opened.lower(opened.inputs)[0])
-    raw = [output for output in Engine.load(tmp_path / "float.tflite").infer([pixels]) if output.shape[1:2] == (12804,)]
+    outputs = Engine.load(tmp_path / "float.tflite").infer([pixels.astype(np.float32)])
+    raw = [output for output in outputs if output.shape[1:2] == (12804,)]
     wanted = tf.saved_model.load(str(export / "saved_model")).signatures["serving_default"](input_tensor=pixels)
     boxes, scores = sorted(raw, key=lambda output: output.shape[-1])
     np.testing.assert_allclose(boxes, wanted["raw_detection_boxes"], atol=1e-3)
