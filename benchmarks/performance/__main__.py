@@ -140,7 +140,8 @@ processes of each, in turns. Goals: at most 1.10, and at most 4 MiB more.
 {cold}
 
 The script needs NumPy, ai-edge-litert, an interpreter and a frame, too; the rest is edgekit's: the manifest is read
-strictly, the model's SHA-256 compared, and the golden inputs are there to be warmed up with and replayed.
+strictly, the model compared with its CRC-32 (its SHA-256 was when the release was installed), and the golden inputs are
+there to be warmed up with and replayed.
 
 ## How even the times are
 

@@ -6,6 +6,7 @@ import json
 import shutil
 import subprocess
 import sys
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -115,7 +116,8 @@ def _published(folder: Path, name: str, model: Path) -> Subject:
         height, width = engine.inputs[0].shape[1:3]
         given = Manifest(
             name="published", task="classification", profile=HOST.name, model_sha256=engine.model_sha256,
-            model_size=model.stat().st_size, inputs=engine.inputs, outputs=engine.outputs,
+            model_size=model.stat().st_size, model_crc32=zlib.crc32(model.read_bytes()),
+            inputs=engine.inputs, outputs=engine.outputs,
             preprocess=Preprocess(width, height, mean=(128.0,) * 3, std=(128.0,) * 3), labels=None,
             runtime="ai-edge-litert 2.3.0", num_threads=1, golden=None,
             provenance=Provenance(model.name, "tflite", engine.model_sha256, {}, Calibration(0, 0, "")),

@@ -3,6 +3,7 @@
 import hashlib
 import os
 import shutil
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -172,6 +173,7 @@ def _described(
         ),
         model_sha256=hashlib.sha256(int8).hexdigest(),
         model_size=len(int8),
+        model_crc32=zlib.crc32(int8),
         float_sha256=hashlib.sha256(reference).hexdigest(),
         float_size=len(reference),
         golden=proof.golden,

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 from edgekit_runtime import batch, detect, quant, schema
 from edgekit_runtime.engine import Engine
-from edgekit_runtime.interpreter import ModelError
+from edgekit_runtime.golden import GoldenSamples, write
+from edgekit_runtime.integrity import ModelError
 from edgekit_runtime.manifest import ANCHORS, GOLDEN, Detection, Golden, Preprocess, TensorSpec
 
 from edgekit import worker
@@ -24,14 +25,14 @@ from edgekit.worker import Progress
 
 MAX_SAMPLES = 8
 LIMIT_S = 600.0
-MAX_BYTES = 1024 * 1024  # of arrays; an uncompressed .npz adds a few hundred bytes each
+MAX_BYTES = 1024 * 1024  # of arrays; .npy adds a hundred bytes each
 _OVERHEAD_BYTES = 4096
 REPAIR = "convert with --max-drop 1%, say: a repair keeps in float what does not run in INT8"
 
 
 @dataclass(frozen=True)
 class Request:
-    """Two models, the data they were made with, and where `golden.npz` is written.
+    """Two models, the data they were made with, and where `golden.npy` is written.
 
     A detector's anchors and what the original finds are beside it.
     """
@@ -134,9 +135,8 @@ def prove(request: Request, progress: Progress) -> Proof:
     count = len(inputs[0])
     golden = Golden(count, tuple(fidelity.distance() for fidelity in fidelities)) if count else None
     if count:
-        held = {f"input_{index}": np.concatenate(rows) for index, rows in enumerate(inputs)}
-        held.update({f"output_{index}": np.concatenate(rows) for index, rows in enumerate(outputs)})
-        np.savez(request.golden, **held)  # type: ignore[arg-type]  # NumPy's stub reads a keyword named allow_pickle
+        held = GoldenSamples(tuple(map(np.concatenate, inputs)), tuple(map(np.concatenate, outputs)))
+        write(Path(request.golden), held)
     shares = delegation.find(Path(request.int8))
     if request.detection is None:
         return Proof(int8.inputs, int8.outputs, golden, delegation=shares)

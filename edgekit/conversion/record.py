@@ -1,7 +1,7 @@
 """Conversion: an INT8 `.tflite` and how it was made.
 
 Beside `NAME.tflite` stands the folder `NAME.edgekit` with `conversion.json` (this record), `float.tflite`,
-`golden.npz`, `labels.txt`, a detector's `anchors.npy` and `calibration.json`.
+`golden.npy`, `labels.txt`, a detector's `anchors.npy` and `calibration.json`.
 """
 
 import hashlib
@@ -29,7 +29,7 @@ from edgekit.errors import CheckFailed, UserError
 from edgekit.models.delegation import Delegation
 from edgekit.profiles.profile import DeviceProfile
 
-SCHEMA = 1
+SCHEMA = 2
 RECORD = "conversion.json"
 FLOAT = "float.tflite"
 MAX_RECORD_BYTES = 16 * 1024**2
@@ -50,6 +50,7 @@ class Conversion:
     provenance: Provenance
     model_sha256: str
     model_size: int
+    model_crc32: int
     float_sha256: str
     float_size: int
     golden: Golden | None
@@ -65,7 +66,7 @@ class Conversion:
 
     def __post_init__(self) -> None:
         if self.schema != SCHEMA:
-            raise ValueError(f"conversion record of schema {self.schema}; this edgekit reads {SCHEMA}")
+            raise ValueError(f"conversion record of schema {self.schema}; this edgekit reads {SCHEMA}: convert again")
 
     @staticmethod
     def load(model: Path) -> "Conversion":
@@ -119,6 +120,7 @@ def manifest(conversion: Conversion, profile: DeviceProfile, runtime: str, numpy
         profile=profile.name,
         model_sha256=conversion.model_sha256,
         model_size=conversion.model_size,
+        model_crc32=conversion.model_crc32,
         inputs=conversion.inputs,
         outputs=conversion.outputs,
         preprocess=conversion.preprocess,

@@ -11,11 +11,11 @@ import threading
 import time
 from collections import deque
 from concurrent.futures import Future
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Deque, Dict, List, Optional, Sequence, Tuple
 
 from edgekit_runtime import batch
+from edgekit_runtime.dataclass import dataclass
 from edgekit_runtime.errors import DeviceError, InputError, UserError
 from edgekit_runtime.plan import MOST
 

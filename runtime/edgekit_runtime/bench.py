@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import statistics
 import time
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Callable, List, Optional, Sequence, Tuple
 
@@ -13,6 +14,7 @@ import numpy as np
 
 from edgekit_runtime import benchreport, environment, frame, quant, soak
 from edgekit_runtime.benchreport import BenchReport, Latency, Memory, PlanGain, Soak, Stages
+from edgekit_runtime.dataclass import dataclass
 from edgekit_runtime.engine import Engine
 from edgekit_runtime.errors import InputError, UserError
 
@@ -103,8 +105,8 @@ def _measure(
     around = environment.read()
     input_mb = sum(array.nbytes for array in sets[0]) / (1 << 20)
     return BenchReport(
-        model=engine.manifest.name if engine.manifest else engine.model.name,
-        model_size_mb=round(engine.model.stat().st_size / (1 << 20), 2),
+        model=engine.manifest.name if engine.manifest else os.path.basename(engine.model),
+        model_size_mb=round(os.path.getsize(engine.model) / (1 << 20), 2),
         accelerators=("CPU",),
         signature=engine.signature,
         fully_accelerated=False,

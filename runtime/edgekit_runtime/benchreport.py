@@ -4,10 +4,10 @@ The JSON form is a superset of `litert-benchmark --result_json` (ai-edge-litert 
 unit. Standard library only.
 """
 
-from dataclasses import dataclass, field
 from typing import Optional, Sequence, Tuple
 
 from edgekit_runtime import schema
+from edgekit_runtime.dataclass import dataclass
 from edgekit_runtime.environment import Environment, Sensors
 from edgekit_runtime.plan import Plan
 
@@ -133,7 +133,7 @@ class BenchReport:
     validity: Validity
     model_sha256: str
     release: Optional[str] = None
-    samples_ms: Tuple[float, ...] = field(default=())
+    samples_ms: Tuple[float, ...] = ()
     soak: Optional[Soak] = None
     frame: Optional[str] = None
     findings: Tuple[str, ...] = ()

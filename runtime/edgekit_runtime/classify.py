@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Optional, Sequence, Tuple
 
 import numpy as np
 
 from edgekit_runtime import quant
+from edgekit_runtime.dataclass import dataclass
 from edgekit_runtime.errors import InputError, UserError
 from edgekit_runtime.manifest import TensorSpec
 

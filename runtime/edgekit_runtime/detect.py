@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import io
 import math
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Dict, List, Optional, Sequence, Tuple
 
 import numpy as np
 
 from edgekit_runtime import batch, quant
 from edgekit_runtime.classify import LabelsError
+from edgekit_runtime.dataclass import dataclass
 from edgekit_runtime.errors import UserError
 from edgekit_runtime.manifest import Detection, TensorSpec
 

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import time
-from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Callable, Dict, Iterable, Iterator, List, Optional, Sequence, Tuple, Type
 
 import numpy as np
 
 from edgekit_runtime import batch, classify, manifest, quant
+from edgekit_runtime.dataclass import dataclass
 from edgekit_runtime.errors import InputError, UserError
-from edgekit_runtime.interpreter import Answer, Interpreter, ModelError, find
+from edgekit_runtime.integrity import ModelError, verify
+from edgekit_runtime.interpreter import Answer, Interpreter, find
 from edgekit_runtime.manifest import Detection, Manifest, Preprocess, TensorSpec
 from edgekit_runtime.plan import GOALS, MOST, Plan, stored
 from edgekit_runtime.pool import Lane, Pool, PoolRefused, refusal
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from edgekit_runtime.classify import ClassScore
     from edgekit_runtime.detect import Detections, Heads
     from edgekit_runtime.golden import GoldenSamples
+    from edgekit_runtime.integrity import Location
     from edgekit_runtime.preprocess import Source
     from edgekit_runtime.quant import Array, Floats
     from edgekit_runtime.stream import Result
@@ -48,7 +50,7 @@ class Engine:
 
     def __init__(
         self,
-        model: Path,
+        model: Location,
         *,
         preprocess: Optional[Preprocess] = None,
         labels: Optional[Sequence[str]] = None,
@@ -56,6 +58,7 @@ class Engine:
         num_threads: int = 1,
         max_batch_size: int = 1,
         sha256: Optional[str] = None,
+        crc32: Optional[int] = None,
         warmup_runs: int = 1,
         samples: Optional[GoldenSamples] = None,
         detector: Optional[Tuple[Detection, "Floats"]] = None,
@@ -70,7 +73,7 @@ class Engine:
         ):  # fmt: skip
             if not isinstance(number, int) or not 1 <= number <= MOST:
                 raise InputError(f"{name} is 1 to {MOST}, not {number}")
-        self.model = Path(model)
+        self.model = os.fspath(model)
         self.manifest: Optional[Manifest] = None
         self.plan_note: Optional[str] = None
         self.golden = samples
@@ -80,8 +83,8 @@ class Engine:
         self.task = task
         self.package = find()
         before_kb = _resident_kb() if num_interpreters > 1 else 0
-        first = Interpreter(self.model, num_threads=num_threads, sha256=sha256, xnnpack=xnnpack)
-        self.model_sha256 = first.sha256
+        self.model_sha256 = verify(self.model, sha256, crc32)
+        first = Interpreter(self.model, num_threads=num_threads, xnnpack=xnnpack)
         self.signature = first.signature
         self.inputs: Tuple[TensorSpec, ...] = first.inputs
         self.outputs: Tuple[TensorSpec, ...] = first.outputs
@@ -107,13 +110,13 @@ class Engine:
         self._pool.add(Lane(first, batched))
         if num_interpreters > 1:
             # Memory that was freed before is used again and does not show: the weights are packed in any case.
-            cost_kb = max(_resident_kb() - before_kb, self.model.stat().st_size // 1024)
+            cost_kb = max(_resident_kb() - before_kb, os.path.getsize(self.model) // 1024)
             self._grow(num_interpreters, cost_kb, warmup_runs)
 
     @classmethod
     def open(
         cls,
-        directory: Path,
+        directory: Location,
         *,
         num_threads: Optional[int] = None,
         max_batch_size: Optional[int] = None,
@@ -129,32 +132,32 @@ class Engine:
 
         Raises UserError (manifest, labels, golden samples, model), HashMismatch, DeviceError (no interpreter).
         """
-        directory = Path(directory)
         wanted = read_manifest(directory)
         chosen, note = _plan(directory, wanted, goal if num_threads is None else None)
         labels = None
         if wanted.labels is not None:
-            path = directory / wanted.labels
-            labels = classify.parse_labels(_read(path), str(path))
+            path = os.path.join(directory, wanted.labels)
+            labels = classify.parse_labels(_read(path), path)
         samples = None
         if wanted.golden is not None:
             from edgekit_runtime import golden
 
-            samples = golden.read(directory / manifest.GOLDEN, len(wanted.inputs), len(wanted.outputs))
+            samples = golden.read(os.path.join(directory, manifest.GOLDEN), len(wanted.inputs), len(wanted.outputs))
         detector = None
         if wanted.detection is not None:
             from edgekit_runtime import detect
 
-            path = directory / manifest.ANCHORS
-            detector = (wanted.detection, detect.parse_anchors(_read(path), str(path)))
+            path = os.path.join(directory, manifest.ANCHORS)
+            detector = (wanted.detection, detect.parse_anchors(_read(path), path))
         engine = cls(
-            directory / manifest.MODEL,
+            os.path.join(directory, manifest.MODEL),
             preprocess=wanted.preprocess,
             labels=labels,
             task=wanted.task,
             num_threads=num_threads if num_threads is not None else chosen.num_threads,
             max_batch_size=max_batch_size if max_batch_size is not None else chosen.batch_size,
             sha256=wanted.model_sha256,
+            crc32=wanted.model_crc32,
             warmup_runs=warmup_runs,
             samples=samples,
             detector=detector,
@@ -177,7 +180,7 @@ class Engine:
     @classmethod
     def load(
         cls,
-        model: Path,
+        model: Location,
         *,
         preprocess: Optional[Preprocess] = None,
         labels: Optional[Sequence[str]] = None,
@@ -439,13 +442,13 @@ def _listed(frames: Sequence[Source]) -> Sequence[Source]:
     return frames
 
 
-def read_manifest(directory: Path) -> Manifest:
+def read_manifest(directory: Location) -> Manifest:
     """The manifest of a release directory. Raises UserError (SchemaError when it is not a manifest)."""
-    path = Path(directory) / manifest.MANIFEST
-    return manifest.loads(_read(path), str(path))
+    path = os.path.join(directory, manifest.MANIFEST)
+    return manifest.loads(_read(path), path)
 
 
-def _plan(directory: Path, wanted: Manifest, goal: Optional[str]) -> Tuple[Plan, Optional[str]]:
+def _plan(directory: Location, wanted: Manifest, goal: Optional[str]) -> Tuple[Plan, Optional[str]]:
     """The plan to run with, and why a stored one is not used."""
     if goal not in (None, *GOALS):
         raise InputError(f"goal is one of {', '.join(GOALS)}, not '{goal}'")
@@ -461,12 +464,13 @@ def _resident_kb() -> int:
     return environment.memory_kb()[0] or 0
 
 
-def _read(path: Path) -> bytes:
+def _read(path: str) -> bytes:
     try:
-        return path.read_bytes()
+        with open(path, "rb") as file:
+            return file.read()
     except OSError as error:
         raise UserError(
-            f"cannot read '{path}': {error.strerror}", hint="is this a release directory?", path=str(path)
+            f"cannot read '{path}': {error.strerror}", hint="is this a release directory?", path=path
         ) from error
 
 

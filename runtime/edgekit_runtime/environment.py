@@ -6,11 +6,11 @@ Everything is read from files, and what cannot be read is None. `root` stands in
 import os
 import platform
 import re
-from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Dict, List, Optional, Tuple
 
+from edgekit_runtime.dataclass import dataclass
 from edgekit_runtime.packages import package_version, read_text
 
 EMULATED = "etc/edgekit-emulated"

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Tuple
 
 import numpy as np
 
+from edgekit_runtime.dataclass import dataclass
 from edgekit_runtime.errors import InputError
 
 if TYPE_CHECKING:

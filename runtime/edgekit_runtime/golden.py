@@ -1,17 +1,21 @@
-"""Golden samples: real inputs that travel in a release, and what the float model made of them."""
+"""Golden samples: real inputs that travel in a release, and what the float model made of them.
+
+The member is one `.npy` array after the other, as `np.save` writes them into one file: all inputs, then all outputs.
+An archive would cost each start the import of zipfile.
+"""
 
 from __future__ import annotations
 
-import zipfile
-from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, List, Tuple
+import os
+from typing import TYPE_CHECKING, Tuple
 
 import numpy as np
 
+from edgekit_runtime.dataclass import dataclass
 from edgekit_runtime.errors import UserError
 
 if TYPE_CHECKING:
+    from edgekit_runtime.integrity import Location
     from edgekit_runtime.quant import Array
 
 MAX_BYTES = 64 << 20
@@ -33,18 +37,26 @@ class GoldenSamples:
         return len(self.inputs[0])
 
 
-def read(path: Path, inputs: int, outputs: int) -> GoldenSamples:
-    """Read the member `golden.npz` of a model with that many inputs and outputs. Raises GoldenError."""
-    wanted = [f"input_{i}" for i in range(inputs)] + [f"output_{i}" for i in range(outputs)]
+def read(path: Location, inputs: int, outputs: int) -> GoldenSamples:
+    """Read the member `golden.npy` of a model with that many inputs and outputs. Raises GoldenError."""
     try:
-        with zipfile.ZipFile(str(path)) as archive:
-            if sum(item.file_size for item in archive.infolist()) > MAX_BYTES:
-                raise GoldenError(f"'{path}' holds more than {MAX_BYTES} bytes")
-        with np.load(str(path), allow_pickle=False) as data:
-            arrays: List[Array] = [data[name] for name in wanted]
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        with open(path, "rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            if size > MAX_BYTES:
+                raise ValueError(f"it holds more than {MAX_BYTES} bytes")
+            arrays = [np.lib.format.read_array(file, allow_pickle=False) for _ in range(inputs + outputs)]
+            if file.tell() != size:
+                raise ValueError("it holds more than the model's inputs and outputs")
+    except (OSError, ValueError, EOFError, MemoryError) as error:
         raise GoldenError(f"cannot read the golden samples '{path}': {error}", path=str(path)) from error
     counts = {array.shape[0] if array.ndim else 0 for array in arrays}
     if len(counts) != 1 or 0 in counts:
         raise GoldenError(f"'{path}': the arrays hold different numbers of samples", path=str(path))
     return GoldenSamples(tuple(arrays[:inputs]), tuple(arrays[inputs:]))
+
+
+def write(path: Location, samples: GoldenSamples) -> None:
+    """Write the member. Raises OSError."""
+    with open(path, "wb") as file:
+        for array in (*samples.inputs, *samples.outputs):
+            np.save(file, array, allow_pickle=False)

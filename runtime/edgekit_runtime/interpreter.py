@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import hashlib
 import importlib
 import re
 import time
-from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Callable, Dict, List, Optional, Sequence, Tuple, TypeVar
+from typing import TYPE_CHECKING, Any, Callable, Dict, List, Sequence, Tuple, TypeVar
 
 import numpy as np
 
-from edgekit_runtime.errors import CheckFailed, DeviceError, InputError, UserError
+from edgekit_runtime.dataclass import dataclass
+from edgekit_runtime.errors import DeviceError, InputError, UserError
+from edgekit_runtime.integrity import ModelError
 from edgekit_runtime.manifest import TensorSpec
-from edgekit_runtime.packages import package_version
 
 if TYPE_CHECKING:
+    from edgekit_runtime.integrity import Location
     from edgekit_runtime.quant import Array
 
 Answer = TypeVar("Answer")
@@ -27,22 +26,14 @@ PACKAGES = (
     ("tflite_runtime", "tflite_runtime.interpreter"),
     ("tensorflow", "tensorflow"),
 )
-_UNRESOLVED = re.compile(
+_UNRESOLVED = (
     r"unresolved custom op: ([^\s]+?)\.?(?:\s|$)|Didn't find op for builtin opcode '([^']+)'(?: version '(\d+)')?"
 )
-_FLEX = re.compile(r"Select TensorFlow op\(s\)|Flex\w+")
-
-
-class ModelError(UserError):
-    """The file is not a TFLite model, or not one that this runtime can run."""
+_FLEX = r"Select TensorFlow op\(s\)|Flex\w+"
 
 
 class UnsupportedOperator(ModelError):
     """The model needs an operator (or a version of one) that the runtime does not have."""
-
-
-class HashMismatch(CheckFailed):
-    """The model file is not the one that was promised."""
 
 
 class RuntimeMissing(DeviceError):
@@ -55,12 +46,18 @@ class InvokeError(ModelError):
 
 @dataclass(frozen=True)
 class Package:
-    """The interpreter's package, as `ai_edge_litert` 2.3.0; `plain` is what asks its factory for no delegate."""
+    """The interpreter's package; `plain` is what asks its factory for no delegate."""
 
     name: str
-    version: str
     factory: Any
     plain: Any
+
+    @property
+    def version(self) -> str:
+        """As 2.3.0; "unknown" where it does not say."""
+        from edgekit_runtime.packages import package_version
+
+        return package_version(self.name) or "unknown"
 
 
 def find() -> Package:
@@ -77,7 +74,7 @@ def find() -> Package:
             reasons.append(f"{name}: {error}")
             continue
         plain = resolvers.BUILTIN_WITHOUT_DEFAULT_DELEGATES
-        return Package(name, package_version(name) or "unknown", factory, plain)
+        return Package(name, factory, plain)
     raise RuntimeMissing(
         "no TFLite interpreter can be imported", hint="install ai-edge-litert or tflite-runtime", reasons=reasons
     )
@@ -90,13 +87,13 @@ class Interpreter:
     milliseconds that construction and allocation took. Without `xnnpack` TFLite's own kernels run everything.
     """
 
-    def __init__(
-        self, model: Path, *, num_threads: int = 1, sha256: Optional[str] = None, xnnpack: bool = True
-    ) -> None:
-        """Load `model`. Raises HashMismatch, ModelError, UnsupportedOperator, RuntimeMissing."""
+    def __init__(self, model: Location, *, num_threads: int = 1, xnnpack: bool = True) -> None:
+        """Load `model`, a file that was verified: a cut one may crash the interpreter.
+
+        Raises ModelError, UnsupportedOperator, RuntimeMissing.
+        """
         if num_threads < 1:
             raise InputError(f"num_threads is at least 1, not {num_threads}")
-        self.sha256 = verify(model, sha256)
         self.model = model
         self.package = find()
         started = time.perf_counter()
@@ -162,33 +159,7 @@ class Interpreter:
         self._interpreter.reset_all_variables()
 
 
-def verify(model: Path, sha256: Optional[str] = None) -> str:
-    """The file's SHA-256. Refuses what is no TFLite file before an interpreter sees it: some crash on cut bytes.
-
-    Raises ModelError, or HashMismatch when the file's SHA-256 is not `sha256`.
-    """
-    digest = hashlib.sha256()
-    try:
-        with open(model, "rb") as file:
-            head = file.read(8)
-            digest.update(head)
-            for block in iter(lambda: file.read(1 << 20), b""):
-                digest.update(block)
-    except OSError as error:
-        raise ModelError(f"cannot read the model '{model}': {error.strerror}", model=str(model)) from error
-    if sha256 is not None and digest.hexdigest() != sha256:
-        raise HashMismatch(
-            f"the model '{model}' has SHA-256 {digest.hexdigest()[:12]}..., expected {sha256[:12]}...",
-            hint="the file was altered or cut short: push the bundle again",
-            expected=sha256,
-            actual=digest.hexdigest(),
-        )
-    if head[4:8] != b"TFL3":
-        raise ModelError(f"'{model}' is not a TFLite model (no TFL3 mark)", model=str(model))
-    return digest.hexdigest()
-
-
-def _spec(detail: Dict[str, Any], model: Path) -> TensorSpec:
+def _spec(detail: Dict[str, Any], model: Location) -> TensorSpec:
     signature = detail.get("shape_signature")
     shape = detail["shape"] if signature is None or len(signature) != len(detail["shape"]) else signature
     scales = detail["quantization_parameters"]["scales"]
@@ -209,11 +180,11 @@ def _spec(detail: Dict[str, Any], model: Path) -> TensorSpec:
         raise ModelError(f"tensor '{name}' of '{model}': {error}", model=str(model)) from error
 
 
-def _translated(model: Path, package: Package, error: BaseException) -> UserError:
+def _translated(model: Location, package: Package, error: BaseException) -> UserError:
     text = _one_line(error)
-    found = _UNRESOLVED.search(text)
+    found = re.search(_UNRESOLVED, text)
     runtime = f"{package.name} {package.version}"
-    if found or _FLEX.search(text):
+    if found or re.search(_FLEX, text):
         operator = (found.group(1) or found.group(2)) if found else "a TensorFlow (Flex) operator"
         version = f" in version {found.group(3)}" if found and found.group(3) else ""
         return UnsupportedOperator(

@@ -3,10 +3,10 @@
 The host writes it, the Engine reads it, both with this schema.
 """
 
-from dataclasses import dataclass
 from typing import Dict, Optional, Tuple
 
 from edgekit_runtime import schema
+from edgekit_runtime.dataclass import dataclass
 
 SCHEMA = 1
 TASKS = ("classification", "detection", "segmentation", "restoration", "anomaly", "raw")
@@ -20,7 +20,7 @@ DTYPES = ("uint8", "int8", "int16", "int32", "int64", "float16", "float32", "boo
 MANIFEST = "manifest.json"
 MODEL = "model.tflite"
 LABELS = "labels.txt"
-GOLDEN = "golden.npz"
+GOLDEN = "golden.npy"
 ANCHORS = "anchors.npy"
 RUNTIME = "runtime"
 
@@ -144,8 +144,8 @@ class Distance:
 class Golden:
     """Real inputs that travel in the release, and what they must come out as.
 
-    The member `golden.npz` holds `input_0`, `input_1`, ... in the model's own stored dtype and `output_0`, ... as
-    float32 from the float model; the first axis is the sample. `distance` is the host INT8's from these outputs.
+    The member `golden.npy` holds the inputs in the model's own stored dtype, then the outputs as float32 from the float
+    model, one array after the other; the first axis is the sample. `distance` is the host INT8's from these outputs.
     """
 
     count: int
@@ -175,7 +175,10 @@ class Provenance:
 
 @dataclass(frozen=True)
 class Manifest:
-    """Everything the Engine needs to know about a release, and where the release came from."""
+    """Everything the Engine needs to know about a release, and where the release came from.
+
+    A check of the release compares the model's SHA-256; each start its CRC-32, where it is stated, against damage.
+    """
 
     name: str
     task: str
@@ -195,6 +198,7 @@ class Manifest:
     max_ram_mb: Optional[int] = None
     numpy: Optional[str] = None
     detection: Optional[Detection] = None
+    model_crc32: Optional[int] = None
     schema: int = SCHEMA
 
     def __post_init__(self) -> None:

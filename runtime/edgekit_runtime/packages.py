@@ -1,10 +1,15 @@
 """Which version of a package is here, found without importing it. Standard library only."""
 
+from __future__ import annotations
+
+import os
 import re
 import sys
 from importlib.util import find_spec
-from pathlib import Path
-from typing import Optional
+from typing import TYPE_CHECKING, Optional
+
+if TYPE_CHECKING:
+    from edgekit_runtime.integrity import Location
 
 
 def package_version(name: str) -> Optional[str]:
@@ -15,19 +20,22 @@ def package_version(name: str) -> Optional[str]:
     spec = find_spec(name)
     if spec is None or spec.origin is None:
         return None
-    folder = Path(spec.origin).parent
+    folder = os.path.dirname(spec.origin)
     for file in ("version.py", "__init__.py"):
         found = re.search(
-            r"^(?:__version__|version)\s*=\s*['\"]([^'\"]+)['\"]", read_text(folder / file) or "", re.MULTILINE
+            r"^(?:__version__|version)\s*=\s*['\"]([^'\"]+)['\"]",
+            read_text(os.path.join(folder, file)) or "",
+            re.MULTILINE,
         )
         if found:
             return found.group(1)
-    for info in sorted(folder.parent.glob(f"{name}-*.dist-info")):
-        return info.name[len(name) + 1 : -len(".dist-info")]
+    for info in sorted(os.listdir(os.path.dirname(folder))):
+        if info.startswith(f"{name}-") and info.endswith(".dist-info"):
+            return info[len(name) + 1 : -len(".dist-info")]
     return None
 
 
-def read_text(path: Path) -> Optional[str]:
+def read_text(path: Location) -> Optional[str]:
     """The start of a small file, stripped; None when it cannot be read."""
     try:
         with open(str(path), "rb") as file:

@@ -6,15 +6,15 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Optional, Tuple
 
 from edgekit_runtime import schema
+from edgekit_runtime.dataclass import dataclass
 from edgekit_runtime.errors import UserError
 
 if TYPE_CHECKING:
     from edgekit_runtime.environment import Environment
+    from edgekit_runtime.integrity import Location
 
 SCHEMA = 1
 PLAN = "plan.json"
@@ -102,17 +102,17 @@ def key(around: Environment) -> Tuple[str, str, int]:
     return f"{around.runtime} {around.runtime_version}", cpu, around.cores
 
 
-def stored(directory: Path, model_sha256: str) -> "Tuple[Optional[Tuning], Optional[str]]":
+def stored(directory: Location, model_sha256: str) -> "Tuple[Optional[Tuning], Optional[str]]":
     """The tuning beside a release when it holds here; else None and, where there is one, why it does not."""
-    path = Path(directory) / PLAN
+    path = os.path.join(directory, PLAN)
     try:
-        if not path.is_file():  # reading a pipe would never end
-            return None, "the plan is not used: it is no file" if path.exists() else None
-        with path.open("rb") as file:
+        if not os.path.isfile(path):  # reading a pipe would never end
+            return None, "the plan is not used: it is no file" if os.path.exists(path) else None
+        with open(path, "rb") as file:
             text = file.read(MAX_BYTES + 1)
         if len(text) > MAX_BYTES:
             raise UserError(f"'{path}' is larger than {MAX_BYTES} bytes")
-        found = schema.load_json(Tuning, text, str(path))
+        found = schema.load_json(Tuning, text, path)
     except (OSError, UserError) as error:
         return None, f"the plan is not used: {error}"
     if found.model_sha256 != model_sha256:
@@ -126,12 +126,13 @@ def stored(directory: Path, model_sha256: str) -> "Tuple[Optional[Tuning], Optio
     return found, None
 
 
-def store(directory: Path, tuning: Tuning) -> None:
+def store(directory: Location, tuning: Tuning) -> None:
     """Write it beside the release, whole or not at all. Raises UserError."""
-    path = Path(directory) / PLAN
-    part = path.with_name(PLAN + ".part")
+    path = os.path.join(directory, PLAN)
+    part = f"{path}.part"
     try:
-        part.write_text(schema.dump_json(tuning))
-        os.replace(str(part), str(path))
+        with open(part, "w", encoding="ascii") as file:
+            file.write(schema.dump_json(tuning))
+        os.replace(part, path)
     except OSError as error:
-        raise UserError(f"cannot write '{path}': {error.strerror}", path=str(path)) from error
+        raise UserError(f"cannot write '{path}': {error.strerror}", path=path) from error

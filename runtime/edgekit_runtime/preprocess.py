@@ -6,7 +6,6 @@ A frame of the right size needs NumPy alone; Pillow is imported only to decode a
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Dict, Optional, Sequence, Tuple, Union
 
 import numpy as np
@@ -17,6 +16,8 @@ from edgekit_runtime.manifest import Preprocess, TensorSpec
 from edgekit_runtime.route import route
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from edgekit_runtime.quant import Array, Floats, Fold, Pixels
     from edgekit_runtime.route import Route
 

@@ -8,11 +8,11 @@ as in XNNPACK (TFLite's reference kernel rounds away from zero), so a kernel may
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Optional
 
 import numpy as np
 
+from edgekit_runtime.dataclass import dataclass
 from edgekit_runtime.errors import InputError
 from edgekit_runtime.manifest import TensorSpec
 

@@ -17,9 +17,9 @@ The release's id is the SHA-256 of the text.
 
 import hashlib
 import re
-from dataclasses import dataclass
 from typing import Dict, List, Tuple
 
+from edgekit_runtime.dataclass import dataclass
 from edgekit_runtime.errors import UserError
 
 FORMAT = 1

@@ -8,12 +8,11 @@ OpenCV's INTER_LINEAR_EXACT, so that NumPy and OpenCV (used where it is installe
 from __future__ import annotations
 
 import importlib
-import threading
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Callable, Tuple
 
 import numpy as np
 
+from edgekit_runtime.dataclass import dataclass
 from edgekit_runtime.errors import InputError
 
 if TYPE_CHECKING:
@@ -72,6 +71,8 @@ class Scratch:
     """Buffers that are made once in each thread and used again."""
 
     def __init__(self) -> None:
+        import threading  # only who resizes waits for it
+
         self._local = threading.local()
 
     def get(self, name: str, shape: Tuple[int, ...], dtype: Any) -> Array:

@@ -13,13 +13,13 @@ import json
 import logging
 import re
 import threading
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Callable, Dict, Iterable, List, Optional, Sequence, Tuple
 
 import numpy as np
 
 from edgekit_runtime import batch, quant
 from edgekit_runtime.batcher import QueueFull
+from edgekit_runtime.dataclass import dataclass
 from edgekit_runtime.errors import EdgekitError, InputError, UserError
 from edgekit_runtime.manifest import TensorSpec
 

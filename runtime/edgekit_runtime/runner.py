@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import os
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Dict, Iterable, Iterator, List, Optional, Sequence, Tuple
 
@@ -12,6 +11,7 @@ import numpy as np
 
 from edgekit_runtime import batch, quant, schema, stream
 from edgekit_runtime.classify import ClassScore
+from edgekit_runtime.dataclass import dataclass
 from edgekit_runtime.errors import InputError, UserError
 
 if TYPE_CHECKING:

@@ -14,11 +14,11 @@ import socket
 import stat
 import threading
 import time
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Callable, Dict, List, Optional
 
 from edgekit_runtime.batcher import Batcher, Parameters
+from edgekit_runtime.dataclass import dataclass
 from edgekit_runtime.errors import DeviceError, UserError
 from edgekit_runtime.rest import Service
 

@@ -6,13 +6,13 @@ import contextlib
 import itertools
 import threading
 from concurrent.futures import Future
-from dataclasses import dataclass
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any, Callable, Generator, Iterable, Iterator, List, Optional, Sequence, Tuple, TypeVar
 
 import numpy as np
 
 from edgekit_runtime import frame as formats
+from edgekit_runtime.dataclass import dataclass
 from edgekit_runtime.errors import InputError
 from edgekit_runtime.pool import EngineClosed
 

@@ -339,7 +339,7 @@ class TestBundle:
     def test_as_json(self, edgekit: Program, made: Made) -> None:
         found = edgekit("bundle", made.int8, "-p", "host", "-o", "b.ekb", "--counter", "7", "--json").data
         assert found["bytes"] == (edgekit.cwd / "b.ekb").stat().st_size
-        assert {"manifest.json", "model.tflite", "golden.npz"} <= {member["name"] for member in found["members"]}
+        assert {"manifest.json", "model.tflite", "golden.npy"} <= {member["name"] for member in found["members"]}
         text = (edgekit.cwd / "b.ekb").read_bytes()[512:4096]
         assert b"counter 7\n" in text
 

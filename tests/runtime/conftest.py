@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 from edgekit_runtime import distance, manifest, quant
+from edgekit_runtime import golden as golden_samples
 from edgekit_runtime.engine import Engine
 from edgekit_runtime.manifest import (
     Calibration,
@@ -63,13 +65,15 @@ def make_release(tmp_path_factory: pytest.TempPathFactory, spec: Preprocess, fra
             reference = engine.infer_real([np.stack(frames).astype(np.float32)])[0]
         host = distance.measure(tensors[0].name, real, reference)
         if golden:
-            np.savez(folder / manifest.GOLDEN, input_0=rows, output_0=reference if outputs is None else outputs)
+            held = golden_samples.GoldenSamples((rows,), (reference if outputs is None else outputs,))
+            golden_samples.write(folder / manifest.GOLDEN, held)
         wanted = Manifest(
             name="trees",
             task="classification",
             profile="host",
             model_sha256=hashlib.sha256(content).hexdigest(),
             model_size=len(content),
+            model_crc32=zlib.crc32(content),
             inputs=inputs,
             outputs=tensors,
             preprocess=spec,

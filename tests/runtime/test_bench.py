@@ -17,7 +17,7 @@ from edgekit_runtime import bench, benchreport, soak
 from edgekit_runtime.batch import BatchRefused
 from edgekit_runtime.bench import Options
 from edgekit_runtime.errors import DeviceError, InputError, UserError
-from edgekit_runtime.interpreter import ModelError
+from edgekit_runtime.integrity import ModelError
 from edgekit_runtime.schema import SchemaError
 from hypothesis import given, settings
 from hypothesis import strategies as st

@@ -10,6 +10,7 @@ import sys
 import threading
 import tracemalloc
 import warnings
+import zlib
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -17,13 +18,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-from edgekit_runtime import batch, classify
+from edgekit_runtime import batch, check, classify
 from edgekit_runtime.batch import BatchRefused
 from edgekit_runtime.classify import LabelsError
 from edgekit_runtime.engine import Engine
 from edgekit_runtime.errors import CheckFailed, InputError, UserError
 from edgekit_runtime.golden import GoldenError
-from edgekit_runtime.interpreter import HashMismatch, InvokeError, ModelError, UnsupportedOperator
+from edgekit_runtime.integrity import HashMismatch, ModelError
+from edgekit_runtime.interpreter import InvokeError, UnsupportedOperator
 from edgekit_runtime.manifest import Preprocess, TensorSpec
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -33,6 +35,12 @@ from hypothesis.extra import numpy as stnp
 @pytest.fixture(scope="module")
 def engine(release: Path) -> Engine:
     return Engine.open(release)
+
+
+def restate(folder: Path, **changed: Any) -> None:
+    """Change what a release's manifest states."""
+    data = json.loads((folder / "manifest.json").read_text())
+    (folder / "manifest.json").write_text(json.dumps({**data, **changed}))
 
 
 class TestInference:
@@ -323,6 +331,19 @@ class TestOpen:
             Engine.open(folder)
         assert caught.value.exit_code == 1
         assert caught.value.fields["expected"] != caught.value.fields["actual"]
+        restate(folder, model_crc32=None)
+        with pytest.raises(HashMismatch, match="SHA-256"):
+            Engine.open(folder)
+
+    def test_a_check_does_not_rely_on_the_crc_of_a_start(self, release: Path, tmp_path: Path) -> None:
+        folder = tmp_path / "r"
+        shutil.copytree(release, folder)
+        with (folder / "model.tflite").open("ab") as file:
+            file.write(bytes(8))
+        restate(folder, model_crc32=zlib.crc32((folder / "model.tflite").read_bytes()))
+        Engine.open(folder).close()
+        with pytest.raises(HashMismatch, match="SHA-256"):
+            check.check(folder)
 
     def test_a_manifest_of_other_tensors_is_refused(self, release: Path, tmp_path: Path) -> None:
         folder = tmp_path / "r"
@@ -341,8 +362,9 @@ class TestOpen:
             ("labels.txt", b"one\ntwo\n", LabelsError),
             ("labels.txt", b"\xff\xfe\n", LabelsError),
             ("labels.txt", None, UserError),
-            ("golden.npz", b"PK", GoldenError),
-            ("golden.npz", None, GoldenError),
+            ("golden.npy", b"PK", GoldenError),
+            ("golden.npy", b"\x93NUMPY", GoldenError),
+            ("golden.npy", None, GoldenError),
             ("model.tflite", None, ModelError),
         ],
     )
@@ -360,7 +382,7 @@ class TestOpen:
     def test_golden_samples_are_never_unpickled(self, release: Path, tmp_path: Path) -> None:
         folder = tmp_path / "r"
         shutil.copytree(release, folder)
-        np.savez(folder / "golden.npz", input_0=np.array([{}]), output_0=np.array([{}]))
+        np.save(folder / "golden.npy", np.array([{}]))
         with pytest.raises(GoldenError, match="allow_pickle"):
             Engine.open(folder)
 

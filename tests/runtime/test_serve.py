@@ -377,7 +377,7 @@ class TestBatching:
         with Engine.load(models / "truncating.tflite") as engine:
             tensors = {"inputs": schema.plain(engine.inputs), "outputs": schema.plain(engine.outputs)}
         file = {"model_sha256": hashlib.sha256(content).hexdigest(), "model_size": len(content), "max_batch_size": 4}
-        none = dict.fromkeys(("preprocess", "labels", "golden"))
+        none = dict.fromkeys(("preprocess", "labels", "golden", "model_crc32"))
         folder = tmp_path / "r"
         folder.mkdir()
         (folder / "model.tflite").write_bytes(content)

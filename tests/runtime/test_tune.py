@@ -14,7 +14,7 @@ import pytest
 from edgekit_runtime import bench, benchreport, environment, plan, schema, tune
 from edgekit_runtime.engine import Engine, read_manifest
 from edgekit_runtime.errors import InputError
-from edgekit_runtime.interpreter import ModelError
+from edgekit_runtime.integrity import ModelError
 from edgekit_runtime.plan import Plan, Tuning
 
 from .test_runtime_cli import program

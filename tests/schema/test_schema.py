@@ -105,6 +105,7 @@ manifests = st.builds(
     task=st.just("raw"),
     profile=names,
     model_sha256=st.just("0" * 64),
+    model_crc32=st.none() | st.integers(0, 2**32 - 1),
     model_size=st.integers(0, 1 << 31),
     inputs=st.lists(specs, min_size=1, max_size=3).map(tuple),
     outputs=st.lists(specs, min_size=1, max_size=3).map(tuple),
