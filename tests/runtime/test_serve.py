@@ -446,7 +446,7 @@ class TestLife:
             file.write(b"x")
         code, message = refused("--port", "0", release=folder)
         assert code == 1
-        assert "SHA-256" in message
+        assert "CRC-32" in message
 
     def test_addresses_that_others_can_reach_are_refused(self, release: Path) -> None:
         for host in ("0.0.0.0", "::", "192.0.2.1", "example.com"):
