@@ -7,7 +7,7 @@ Python 3.11); here all classes share theirs. `fields`, `replace` and `is_datacla
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING, Any, Callable, Tuple, Type, TypeVar
+from typing import TYPE_CHECKING, Any, Callable, Dict, Tuple, Type, TypeVar
 
 if TYPE_CHECKING:
     from dataclasses import dataclass
@@ -18,21 +18,25 @@ T = TypeVar("T")
 
 def _init(self: Any, *args: Any, **given: Any) -> None:
     fields = self.__dataclass_fields__
-    for name, value in zip(fields, args):
-        if name in given:
-            raise TypeError(f"{type(self).__name__}: '{name}' is given twice")
-        given[name] = value
-    if len(given) < len(fields):
-        for name, field in fields.items():
-            if field.default is not dataclasses.MISSING:
-                given.setdefault(name, field.default)
-    if len(args) > len(fields) or given.keys() != fields.keys():
-        odd = ", ".join(sorted(given.keys() ^ fields.keys())) or f"{len(args)} values"
-        raise TypeError(f"{type(self).__name__}: missing or unknown: {odd}")
-    self.__dict__.update(given)
+    if given or len(args) != len(fields):
+        self.__dict__.update(_completed(self, fields, args, given))
+    else:
+        self.__dict__.update(zip(fields, args))
     check = getattr(self, "__post_init__", None)
     if check is not None:
         check()
+
+
+def _completed(self: Any, fields: Any, args: Any, given: Dict[str, Any]) -> Dict[str, Any]:
+    """A value for each field, whether it was given by position or by name, or is the default. Raises TypeError."""
+    twice = given.keys() & set(list(fields)[: len(args)])
+    values = {name: field.default for name, field in fields.items() if field.default is not dataclasses.MISSING}
+    values.update(zip(fields, args))
+    values.update(given)
+    if twice or len(args) > len(fields) or values.keys() != fields.keys():
+        odd = ", ".join(sorted(twice | (values.keys() ^ fields.keys()))) or f"{len(args)} values"
+        raise TypeError(f"{type(self).__name__}: missing, unknown or given twice: {odd}")
+    return {name: values[name] for name in fields}
 
 
 def _values(self: Any) -> Tuple[Any, ...]:

@@ -8,6 +8,7 @@ OpenCV's INTER_LINEAR_EXACT, so that NumPy and OpenCV (used where it is installe
 from __future__ import annotations
 
 import importlib
+from _thread import _local  # as threading.local: see pool
 from typing import TYPE_CHECKING, Any, Callable, Tuple
 
 import numpy as np
@@ -71,9 +72,7 @@ class Scratch:
     """Buffers that are made once in each thread and used again."""
 
     def __init__(self) -> None:
-        import threading  # only who resizes waits for it
-
-        self._local = threading.local()
+        self._local = _local()
 
     def get(self, name: str, shape: Tuple[int, ...], dtype: Any) -> Array:
         """The buffer of that name; what it holds is what was left in it."""
