@@ -50,7 +50,7 @@ def overhead(subjects: Subjects, effort: Effort) -> str:
                     times.setdefault(name, []).extend(found)
         base, share = ms(times, " bare"), ratio(times, " edgekit", " bare")
         added = (share - 1) * base * 1e3
-        reason = f"{added:.0f} us, {20 * base:.0f} allowed"
+        reason = f"{added:.0f} us, {20 * base if base > 2 else 60:.0f} allowed"
         if " boxes" in times:
             boxes = ms(times, " boxes") * 1e3
             reason = f"selecting boxes takes {boxes:.0f} us, the rest {added - boxes:.0f} us"
