@@ -9,6 +9,7 @@ from typing import IO, Any
 
 import numpy as np
 from edgekit_runtime.manifest import TensorSpec
+from edgekit_runtime.npy import DAMAGED
 
 from edgekit.datasets.source import Array, Raw, Read, by_name, check
 from edgekit.errors import UserError
@@ -61,7 +62,7 @@ def read(path: Path) -> Arrays:
     """Look into a `.npy` or `.npz` file. Raises UserError."""
     try:
         held = _load_npz(path) if path.suffix.lower() == ".npz" else {"x": np.load(path, "r", allow_pickle=False)}
-    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, NotImplementedError) as error:
+    except (*DAMAGED, KeyError, zipfile.BadZipFile, NotImplementedError) as error:
         raise UserError(
             f"{path}: not a readable NumPy file: {error}",
             hint="save plain arrays with np.save or np.savez; pickled objects are never loaded",

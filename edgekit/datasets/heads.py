@@ -3,6 +3,7 @@
 For models that neither decode nor select boxes, so that nothing of it can be measured. Keys: docs/manifest.md.
 """
 
+import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,7 @@ import numpy as np
 from edgekit_runtime import batch
 from edgekit_runtime.detect import MAX_BYTES
 from edgekit_runtime.manifest import BOX_ORDERS, Detection, TensorSpec
+from edgekit_runtime.npy import DAMAGED
 from numpy.typing import NDArray
 
 from edgekit.errors import UserError
@@ -51,7 +53,7 @@ class DeclaredHeads:
             if path.stat().st_size > MAX_BYTES:
                 raise ValueError(f"more than {MAX_BYTES} bytes")
             held = np.load(path, allow_pickle=False)
-        except (OSError, ValueError, EOFError) as error:
+        except (*DAMAGED, zipfile.BadZipFile) as error:
             raise UserError(f"{path}: cannot read the anchors: {error}", hint=_HINT, where=str(path)) from error
         if not isinstance(held, np.ndarray) or held.dtype.kind != "f" or held.ndim != 2 or held.shape[1] != 4:
             got = f"{held.dtype} {list(held.shape)}" if isinstance(held, np.ndarray) else "several arrays"

@@ -16,6 +16,7 @@ from edgekit_runtime.classify import LabelsError
 from edgekit_runtime.dataclass import dataclass
 from edgekit_runtime.errors import UserError
 from edgekit_runtime.manifest import Detection, TensorSpec
+from edgekit_runtime.npy import DAMAGED
 
 if TYPE_CHECKING:
     from edgekit_runtime.quant import Array, Floats
@@ -234,8 +235,8 @@ def parse_anchors(content: bytes, where: str) -> Floats:
     try:
         if len(content) > MAX_BYTES:
             raise ValueError(f"more than {MAX_BYTES} bytes")
-        anchors = np.load(io.BytesIO(content), allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
+        anchors = np.lib.format.read_array(io.BytesIO(content), allow_pickle=False)
+    except DAMAGED as error:
         raise AnchorsError(f"cannot read the anchors '{where}': {error}", where=where) from error
     if not isinstance(anchors, np.ndarray) or anchors.dtype != np.float32 or anchors.shape[1:] != (4,):
         raise AnchorsError(f"'{where}' does not hold anchors (A, 4) float32", where=where)

@@ -13,6 +13,7 @@ import numpy as np
 
 from edgekit_runtime.dataclass import dataclass
 from edgekit_runtime.errors import UserError
+from edgekit_runtime.npy import DAMAGED
 
 if TYPE_CHECKING:
     from edgekit_runtime.integrity import Location
@@ -47,7 +48,7 @@ def read(path: Location, inputs: int, outputs: int) -> GoldenSamples:
             arrays = [np.lib.format.read_array(file, allow_pickle=False) for _ in range(inputs + outputs)]
             if file.tell() != size:
                 raise ValueError("it holds more than the model's inputs and outputs")
-    except (OSError, ValueError, EOFError, MemoryError) as error:
+    except DAMAGED as error:
         raise GoldenError(f"cannot read the golden samples '{path}': {error}", path=str(path)) from error
     counts = {array.shape[0] if array.ndim else 0 for array in arrays}
     if len(counts) != 1 or 0 in counts:

@@ -13,6 +13,7 @@ from edgekit_runtime import batch, quant, schema, stream
 from edgekit_runtime.classify import ClassScore
 from edgekit_runtime.dataclass import dataclass
 from edgekit_runtime.errors import InputError, UserError
+from edgekit_runtime.npy import DAMAGED
 
 if TYPE_CHECKING:
     from edgekit_runtime.detect import Detections
@@ -118,8 +119,9 @@ def _load(engine: Engine, source: str) -> Array:
     if len(engine.inputs) != 1:
         raise InputError(f"an .npy file is for a model with one input, this one has {len(engine.inputs)}")
     try:
-        array = np.load(source, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
+        with open(source, "rb") as file:
+            array = np.lib.format.read_array(file, allow_pickle=False)
+    except DAMAGED as error:
         raise InputError(f"cannot read '{source}': {error}", source=source) from error
     if not isinstance(array, np.ndarray) or array.dtype.kind not in "fiub" or not array.shape or not len(array):
         raise InputError(f"'{source}' holds no samples: expected numbers of shape (N, ...)", source=source)

@@ -203,7 +203,7 @@ class TestBudget:
         argv = [sys.executable, "-c", code, str(make_release())]
         ours, everything = subprocess.run(argv, capture_output=True, text=True, check=True).stdout.splitlines()
         wanted = (
-            "batch classify color dataclass engine errors frame golden integrity interpreter manifest plan pool "
+            "batch classify color dataclass engine errors frame golden integrity interpreter manifest npy plan pool "
             "preprocess quant resize route schema"
         )
         assert ours.replace("edgekit_runtime.", "").split() == wanted.split()
