@@ -2,4 +2,7 @@
 
 from tokenize import TokenError
 
-DAMAGED = (OSError, ValueError, EOFError, MemoryError, RecursionError, SyntaxError, TokenError, TypeError)
+DAMAGED = (
+    ArithmeticError, EOFError, LookupError, MemoryError, OSError, RecursionError, SyntaxError, TokenError, TypeError,
+    ValueError,
+)  # fmt: skip

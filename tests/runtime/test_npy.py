@@ -43,7 +43,29 @@ def read_declared(path: Path) -> Any:
     return DeclaredHeads("b", "s", str(path), "softmax", (10.0, 10.0, 5.0, 5.0)).read_anchors()
 
 
-@pytest.mark.parametrize("read", [read_golden, read_anchors, read_declared, arrays.read])
+READERS = [read_golden, read_anchors, read_declared, arrays.read]
+
+
+@pytest.mark.parametrize("read", READERS)
+@pytest.mark.parametrize(
+    ("descr", "shape"),
+    [
+        ("'<f4'", "(10000000000000000000000000000000, 4)"),
+        ("('i1',)", "(6, 4)"),
+        ("'<f4'", "(True, 4)"),
+        ("'<f4'", "(6,"),
+    ],
+)
+def test_headers_that_no_writer_makes_are_refused(
+    tmp_path: Path, read: Callable[[Path], Any], descr: str, shape: str
+) -> None:
+    header = f"{{'descr': {descr}, 'fortran_order': False, 'shape': {shape}, }}".encode().ljust(117) + b"\n"
+    (tmp_path / "x.npy").write_bytes(b"\x93NUMPY\x01\0" + len(header).to_bytes(2, "little") + header + bytes(96))
+    with pytest.raises(UserError, match=r"x\.npy"):
+        read(tmp_path / "x.npy")
+
+
+@pytest.mark.parametrize("read", READERS)
 @given(changes=CHANGES)
 @example(changes=OPEN)
 @example(changes=[(0, ord("P")), (1, ord("K")), (2, 3), (3, 4)])
