@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 # A float kernel may add up in another order when the batch is larger; integers must be equal.
 FLOAT_TOLERANCE = 1e-5
 _SEED = 20240229
+_BLOCK_BYTES = 1 << 20
 
 
 class BatchRefused(CheckFailed):
@@ -151,7 +152,11 @@ def _noise(generator: Random, spec: TensorSpec, shape: Tuple[int, ...]) -> Array
 
 def _random(generator: Random, count: int, dtype: np.dtype[Any]) -> Array:
     size = count * dtype.itemsize
-    return np.frombuffer(generator.getrandbits(8 * size).to_bytes(size, "little"), dtype)
+    made = np.empty(size, np.uint8)
+    for start in range(0, size, _BLOCK_BYTES):  # getrandbits makes at most 2**31 bits at once
+        part = made[start : start + _BLOCK_BYTES]
+        part[:] = np.frombuffer(generator.getrandbits(8 * len(part)).to_bytes(len(part), "little"), np.uint8)
+    return made.view(dtype)
 
 
 def _refused(size: int, reason: str) -> BatchRefused:

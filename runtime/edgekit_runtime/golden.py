@@ -53,6 +53,8 @@ def read(path: Location, inputs: int, outputs: int) -> GoldenSamples:
     counts = {array.shape[0] if array.ndim else 0 for array in arrays}
     if len(counts) != 1 or 0 in counts:
         raise GoldenError(f"'{path}': the arrays hold different numbers of samples", path=str(path))
+    if any(array.dtype != np.float32 for array in arrays[inputs:]):
+        raise GoldenError(f"'{path}': outputs are float32", path=str(path))
     return GoldenSamples(tuple(arrays[:inputs]), tuple(arrays[inputs:]))
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from typing import TYPE_CHECKING, Iterator, Optional
+from typing import TYPE_CHECKING, Iterator, List, Optional, Tuple
 
 from edgekit_runtime.errors import CheckFailed, UserError
 
@@ -26,7 +26,7 @@ class HashMismatch(CheckFailed):
 
 
 def verify(model: Location, sha256: Optional[str] = None, crc32: Optional[int] = None) -> str:
-    """The file's SHA-256; with `crc32` that sum is compared alone, and `sha256` believed.
+    """The file's SHA-256. With both sums given the CRC-32 is compared alone, and `sha256` believed.
 
     Refuses what is no TFLite file before an interpreter sees it: some crash on cut bytes. Raises ModelError, or
     HashMismatch when the file is not the one of `sha256` and `crc32`.
@@ -34,22 +34,24 @@ def verify(model: Location, sha256: Optional[str] = None, crc32: Optional[int] =
     try:
         with open(model, "rb", buffering=0) as file:
             head = file.read(8)
-            file.seek(0)
-            quick = sha256 is not None and crc32 is not None
-            kind, wanted = ("CRC-32", f"{crc32:08x}") if quick else ("SHA-256", sha256)
-            found = _crc32(file) if quick else _sha256(file)
+            sums: List[Tuple[str, Optional[str], str]] = []
+            if crc32 is not None:
+                sums.append(("CRC-32", f"{crc32:08x}", _crc32(file)))
+            if crc32 is None or sha256 is None:
+                sums.append(("SHA-256", sha256, _sha256(file)))
     except OSError as error:
         raise ModelError(f"cannot read the model '{model}': {error.strerror}", model=str(model)) from error
-    if wanted is not None and found != wanted:
-        raise HashMismatch(
-            f"the model '{model}' has {kind} {found[:12]}, expected {wanted[:12]}",
-            hint="the file was altered or cut short: push the bundle again",
-            expected=wanted,
-            actual=found,
-        )
+    for kind, wanted, found in sums:
+        if wanted is not None and found != wanted:
+            raise HashMismatch(
+                f"the model '{model}' has {kind} {found[:12]}, expected {wanted[:12]}",
+                hint="the file was altered or cut short: push the bundle again",
+                expected=wanted,
+                actual=found,
+            )
     if head[4:8] != b"TFL3":
         raise ModelError(f"'{model}' is not a TFLite model (no TFL3 mark)", model=str(model))
-    return sha256 if sha256 is not None else found
+    return sha256 if sha256 is not None else sums[-1][2]
 
 
 def _crc32(file: FileIO) -> str:
@@ -70,6 +72,7 @@ def _sha256(file: FileIO) -> str:
 
 def _blocks(file: FileIO) -> Iterator[memoryview]:
     """The whole file, in one buffer again and again."""
+    file.seek(0)
     buffer = memoryview(bytearray(_BLOCK_BYTES))
     for size in iter(lambda: file.readinto(buffer), 0):
         yield buffer[:size]

@@ -90,6 +90,8 @@ class Pool:
             with self.lend() as lane:
                 return call(lane, share)
 
+        if self._closed:
+            raise EngineClosed("the engine is closed")
         if len(shares) == 1:
             return [one(shares[0])]
         from concurrent.futures import ThreadPoolExecutor, wait

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import hashlib
 import json
 import shutil
 import subprocess
@@ -18,13 +19,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from edgekit_runtime import batch, check, classify
+from edgekit_runtime import batch, check, classify, golden
 from edgekit_runtime.batch import BatchRefused
 from edgekit_runtime.classify import LabelsError
 from edgekit_runtime.engine import Engine
 from edgekit_runtime.errors import CheckFailed, InputError, UserError
 from edgekit_runtime.golden import GoldenError
-from edgekit_runtime.integrity import HashMismatch, ModelError
+from edgekit_runtime.integrity import HashMismatch, ModelError, verify
 from edgekit_runtime.interpreter import InvokeError, UnsupportedOperator
 from edgekit_runtime.manifest import Preprocess, TensorSpec
 from hypothesis import given, settings
@@ -335,6 +336,13 @@ class TestOpen:
         with pytest.raises(HashMismatch, match="SHA-256"):
             Engine.open(folder)
 
+    def test_a_crc_alone_is_compared_too(self, models: Path) -> None:
+        path = models / "classifier_int8.tflite"
+        found = verify(path, crc32=zlib.crc32(path.read_bytes()))
+        assert found == verify(path) == hashlib.sha256(path.read_bytes()).hexdigest()
+        with pytest.raises(HashMismatch, match="CRC-32"):
+            verify(path, crc32=1)
+
     def test_a_check_does_not_rely_on_the_crc_of_a_start(self, release: Path, tmp_path: Path) -> None:
         folder = tmp_path / "r"
         shutil.copytree(release, folder)
@@ -378,6 +386,15 @@ class TestOpen:
             (folder / member).write_bytes(content)
         with pytest.raises(error, match=r"labels|manifest|golden|model"):
             Engine.open(folder)
+
+    def test_golden_outputs_are_float32(self, release: Path, tmp_path: Path) -> None:
+        folder = tmp_path / "r"
+        shutil.copytree(release, folder)
+        held = golden.read(folder / "golden.npy", 1, 1)
+        for kind in ("int8", "float64", "complex64", "U4"):
+            golden.write(folder / "golden.npy", replace(held, outputs=(held.outputs[0].astype(kind),)))
+            with pytest.raises(GoldenError, match="float32"):
+                Engine.open(folder)
 
     def test_golden_samples_are_never_unpickled(self, release: Path, tmp_path: Path) -> None:
         folder = tmp_path / "r"

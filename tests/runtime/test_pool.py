@@ -69,6 +69,25 @@ def test_an_error_in_one_share_is_raised_and_the_next_call_is_served(models: Pat
         assert all(np.array_equal(a, b) for a, b in zip(engine.infer(good), wanted, strict=True))
 
 
+def test_a_closed_pool_says_so_whether_it_has_run_in_parallel_or_not(models: Path) -> None:
+    for before in (0, 4):
+        engine = Engine.load(models / "classifier_int8.tflite", num_interpreters=2)
+        rows = engine.samples(4)
+        engine.infer([array[:before] for array in rows])
+        engine.close()
+        for count in (1, 4):
+            with pytest.raises(pool.EngineClosed):
+                engine.infer([array[:count] for array in rows])
+
+
+def test_noise_repeats_itself_and_has_no_largest_size(models: Path) -> None:
+    with Engine.load(models / "classifier_int8.tflite") as engine:
+        rows = 2**28 // (8 * 8 * 3) + 1  # more bits than Python's generator makes at once
+        assert len(batch.noise(engine.inputs, rows)[0]) == rows
+        assert np.array_equal(batch.noise(engine.inputs, 4)[0], batch.noise(engine.inputs, 4)[0])
+        assert len(batch.noise(engine.inputs, 0)[0]) == 0
+
+
 def test_closing_waits_for_what_runs_and_then_all_is_refused(models: Path) -> None:
     engine = Engine.load(models / "classifier_int8.tflite", num_interpreters=2)
     closed = threading.Event()
