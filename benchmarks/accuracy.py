@@ -264,7 +264,7 @@ def repair(name: str, record: Conversion) -> list[str]:
     for one in record.candidates:
         size = "-" if one.size is None else f"{one.size / 1e3:.0f} kB"
         drop = "-" if one.drop is None else f"{100 * one.drop:.2f} %"
-        why = one.failure.rpartition(": ")[2] if one.failure else one.what
+        why = one.failure.rpartition(": ")[2] if one.failure else one.outcome
         lines.append(f"| `{one.name}` | {size} | {drop} | {why} |")
     return [*lines, ""]
 

@@ -166,7 +166,7 @@ def _shortfalls(limits: DeviceProfile | Manifest, found: BoardFacts) -> Iterator
         yield Mismatch("num_threads", str(limits.num_threads), f"{found.cores} cores")
     ram_mb = found.ram_kb // 1024
     if ram_mb and limits.max_ram_mb is not None and limits.max_ram_mb > ram_mb:
-        yield Mismatch("max_ram_mb", str(limits.max_ram_mb), f"{ram_mb} MB of memory")
+        yield Mismatch("max_ram_mb", str(limits.max_ram_mb), f"{ram_mb} MiB of memory")
 
 
 def require_match(

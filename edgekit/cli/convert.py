@@ -139,8 +139,8 @@ def convert(
     if not json:
         for target, one, result in zip(targets, made, results, strict=True):
             show_conversion(one.record, target)
-            held_out = data not in (None, calibrate)
-            show_validation(result, held_out=held_out, told=one.record.notes, kind=one.record.kind)
+            used = one.record.provenance.calibration.samples if data in (None, calibrate) else None
+            show_validation(result, calibrated=used, told=one.record.notes, kind=one.record.kind)
         _tell(made, () if report is None else named(report, targets), cost)
     _judge(made, results, limits)
     if json:

@@ -204,7 +204,8 @@ def demo(
 
 def _show_prepared(prepared: Prepared, facts: DeviceProfile, *, held_out: bool) -> None:
     show_conversion(prepared.conversion, facts)
-    show_validation(prepared.validation, held_out=held_out, told=prepared.conversion.notes)
+    calibrated = None if held_out else prepared.conversion.provenance.calibration.samples
+    show_validation(prepared.validation, calibrated=calibrated, told=prepared.conversion.notes)
     if prepared.cached:
         show.say(FROM_CACHE, style="dim")
 

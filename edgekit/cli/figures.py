@@ -69,10 +69,7 @@ def _answer(one: Rehearsal) -> str:
 
 def show_candidates(candidates: Sequence[Candidate], taken: str) -> None:
     """What was tried, from full INT8 outwards, and what of it was taken."""
-    rows = [
-        (f"{one.name} (taken)" if one.name == taken else one.name, *_cost(one), one.failure or one.what)
-        for one in candidates
-    ]
+    rows = [(f"{one.name} (taken)" if one.name == taken else one.name, *_cost(one), one.outcome) for one in candidates]
     show.table("candidates", _columns(candidates), rows)
 
 
@@ -81,8 +78,7 @@ def show_refused(failure: EdgekitError) -> None:
     if "candidates" not in failure.fields:
         return
     candidates = [schema.read(Candidate, one, "candidates") for one in failure.fields["candidates"]]
-    above = f"above {100 * failure.fields['max_drop']:.2f} %"
-    rows = [(one.name, *_cost(one), one.failure or f"{above}: {one.what}") for one in candidates]
+    rows = [(one.name, *_cost(one), one.outcome) for one in candidates]
     show.table("candidates, none of them taken", _columns(candidates), rows, console=show.talk())
 
 
@@ -99,9 +95,11 @@ def _cost(one: Candidate) -> tuple[str, str, str]:
     )
 
 
-def show_validation(result: Validation, *, held_out: bool, told: Sequence[str] = (), kind: str = "int8") -> None:
-    """FP32 against INT8, or what a repair has made, side by side; `held_out` says that the data are not those of the
-    calibration.
+def show_validation(
+    result: Validation, *, calibrated: int | None = None, told: Sequence[str] = (), kind: str = "int8"
+) -> None:
+    """FP32 against INT8, or what a repair has made, side by side; `calibrated` is how many of the samples have
+    calibrated it, None where the data are others.
 
     Notes that were `told` already are not repeated.
     """
@@ -115,7 +113,7 @@ def show_validation(result: Validation, *, held_out: bool, told: Sequence[str] =
     ]
     rows.extend((metric.name, *metric.shown) for metric in result.metrics)
     latency = result.latency
-    slower = "no faster than FP32 here; " if latency.int8_ms >= latency.float_ms else ""
+    slower = "no faster than FP32 here; " if latency.no_faster else ""
     rows.append(
         (
             "latency on this computer",
@@ -124,7 +122,7 @@ def show_validation(result: Validation, *, held_out: bool, told: Sequence[str] =
             f"{slower}says nothing of a board",
         )
     )
-    data = "samples" if held_out else "samples of the calibration data, none held out"
+    data = "samples" if calibrated is None else f"samples, of which {calibrated} have calibrated it"
     small = _kind(kind)
     show.table(f"FP32 against {small}, {result.samples} {data}", ["", "FP32", small, ""], rows)
     if result.top1_agreement is not None:
@@ -139,9 +137,9 @@ def show_validation(result: Validation, *, held_out: bool, told: Sequence[str] =
     for note in result.notes:
         if note not in told:
             show.say(note, label="note:", style="yellow")
-    if not held_out:
+    if calibrated is not None:
         show.say(
-            "validated on the calibration data, which flatters INT8: give held-out data with --data",
+            "validated on what has calibrated it, too, which flatters INT8: give held-out data with --data",
             label="note:",
             style="yellow",
         )

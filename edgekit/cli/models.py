@@ -82,7 +82,7 @@ def validate(
                 progress=update,
             )
     if not json:
-        show_validation(result, held_out=True)
+        show_validation(result)
     gate(result, limits)
     if json:
         show.data(result)

@@ -47,7 +47,7 @@ def list_profiles(profiles: options.Profiles = None, json: show.Json = False) ->
                 facts.description,
                 facts.architecture,
                 " + ".join(facts.clusters),
-                f"{facts.ram_mb} MB",
+                f"{facts.ram_mb} MiB",
                 facts.python,
                 f"{facts.runtime} {facts.runtime_version}",
             )

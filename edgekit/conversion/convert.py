@@ -223,7 +223,7 @@ def _checked(model: Path, output: Path, samples: int, *, trust_code: bool) -> So
     if output.suffix != ".tflite":
         raise UserError(f"{output}: the output must end in .tflite")
     if not output.parent.is_dir():
-        raise UserError(f"{output}: the folder {output.parent} does not exist")
+        raise UserError(f"{output}: the folder {output.parent} does not exist", hint=f"mkdir -p {output.parent}")
     if samples < 1:
         raise UserError(f"{samples} samples cannot set a range", hint="100 to 300 are usual")
     source = open_model(model)

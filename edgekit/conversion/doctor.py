@@ -63,11 +63,12 @@ def diagnose(
     log: Path | None,
     progress: Progress | None,
 ) -> tuple[Finding, ...]:
-    """What the doctor finds in a conversion, in a process of its own."""
+    """What the doctor finds in a conversion, in a process of its own. That nothing is held out it leaves to others."""
+    apart = held_out is not None and held_out.resolve() != Path(conversion.data).resolve()
     request = Request(
         model=str(Path(conversion.folder) / (quantize.FLOAT if made.inside is None else quantize.DECLARED)),
         data=conversion.data,
-        held_out=str(held_out) if held_out else None,
+        held_out=str(held_out) if apart else None,
         labels=None if made.detection else made.labels,
         preprocess=made.inside or made.preprocess,
         task=made.task,
@@ -120,7 +121,7 @@ def examine(request: Request, progress: Progress) -> Diagnosis:
     seen = Survey(request.preprocess)
     kept = _kept(stream, seen, tries=_may_classify_pictures(engine, request))
     progress("examine", 1, 4)
-    found = [*seen.findings(), *_leaked(request, seen, engine), *_twice(content, seen)]
+    found = [*seen.findings(), *_leaked(request, seen, engine), *_twice(content, seen, engine.inputs[0].shape)]
     progress("examine", 2, 4)
     found += _tried(request, engine, kept, pixels=data.pixels)
     progress("examine", 3, 4)
@@ -168,8 +169,10 @@ def _tried(request: Request, engine: Engine, kept: _Kept, *, pixels: bool) -> li
 
 
 def _leaked(request: Request, calibration: Survey, engine: Engine) -> list[Finding]:
-    if request.held_out is None or Path(request.held_out).resolve() == Path(request.data).resolve():
+    if request.held_out is None:
         return []
+    if Path(request.held_out).resolve() == Path(request.data).resolve():
+        return [Finding("leakage", "the held-out data are those of the calibration", "give others with --data")]
     data = open_dataset(Path(request.held_out), request.labels)
     held_out = Survey(request.preprocess)
     for sample in islice(data.stream(engine.inputs, request.preprocess, skip_limit=1), HELD_OUT):
@@ -177,8 +180,13 @@ def _leaked(request: Request, calibration: Survey, engine: Engine) -> list[Findi
     return survey.leaked(calibration, held_out)
 
 
-def _twice(model: bytes, seen: Survey) -> list[Finding]:
-    """Whether the graph scales pixels down, though they come scaled down already."""
+def _twice(model: bytes, seen: Survey, shape: Sequence[int]) -> list[Finding]:
+    """Whether pixels come scaled down twice, or once though the graph does it, too."""
+    reach = seen.reach() if len(shape) == 4 and shape[3] in (1, 3) else None
+    ranges = trial.normalised_twice(*reach, channels=shape[3]) if reach else None
+    if reach is not None and ranges is not None:
+        what = f"the values reach from {reach[0]:.4g} to {reach[1]:.4g}, as pixels do that were brought to {ranges}"
+        return [Finding("double-normalisation", what, "normalise them once")]
     scale, largest = input_scale(model), seen.largest()
     if scale is None or scale == 0 or scale > 1 / PIXELS or largest is None or largest > PIXELS / 2:
         return []

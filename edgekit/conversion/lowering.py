@@ -18,7 +18,7 @@ from edgekit.models.detector import Detector
 from edgekit.models.graph import FrozenGraph
 from edgekit.models.operators import codes
 from edgekit.models.savedmodel import Signature
-from edgekit.models.source import KERAS
+from edgekit.models.source import COPY_AGAIN, KERAS
 from edgekit.runtimes import gate
 
 _SIZES_AT_RUN_TIME = {"SHAPE", "RANGE", "FILL"}
@@ -232,6 +232,8 @@ def load(source: Path, named: Path) -> Any:
 
     try:
         return tf.saved_model.load(str(source))
+    except (tf.errors.DataLossError, IndexError) as error:  # its reader's OUT_OF_RANGE becomes an IndexError
+        raise UserError(f"{named}: the values of its variables are cut or damaged", hint=COPY_AGAIN) from error
     except Exception as error:  # TensorFlow raises anything for damaged or foreign models
         raise UserError(
             f"{named}: TensorFlow {tf.__version__} cannot load it: {_first_line(error)}",

@@ -24,9 +24,6 @@ from edgekit.validation import validate
 
 MAX_SAMPLES = 256
 LIMIT_S = 600.0
-SLOW = (
-    4.0  # times float's median on this computer: kernels that nobody has made fast. Taken only when nothing else fits
-)
 _BLAMED = re.compile(r"\((\w+)\) failed to (?:prepare|invoke)|(\w+) of version \d+, where it has")
 
 
@@ -80,7 +77,7 @@ def repair(
         if budget.profile.int8_only and name not in INT8_ONLY:
             break
         tried.append(climb.step(name, tried))
-        if climb.fits(tried[-1]) and (tried[-1].judged.latency_ratio or 0) <= SLOW:
+        if climb.fits(tried[-1]) and not tried[-1].judged.slow:
             return climb.taken(tried[-1], tried)
     fitting = [one for one in tried if climb.fits(one)]
     if fitting:
@@ -102,7 +99,7 @@ def _none_fits(model: str, candidates: Sequence[Candidate], budget: Budget) -> C
     return CheckFailed(
         f"{model}: no candidate loses at most {budget.max_drop:.2%}: {why}",
         hint="; or ".join(ways),
-        candidates=[schema.plain(one) for one in candidates],
+        candidates=[schema.plain(one.judged(budget.max_drop, None)) for one in candidates],
         max_drop=budget.max_drop,
     )
 
@@ -137,10 +134,11 @@ class _Climb:
             os.replace(one.path, self.folder / quantize.INT8)
         taken = one.judged
         reason = f"{taken.what}: loses {taken.drop:.2%} of {taken.metric}"
-        if taken.latency_ratio is not None and taken.latency_ratio >= 1:
+        if taken.latency_ratio is not None and (taken.latency_low or 0.0) >= 1:
             reason += f"; no faster than float on this computer ({taken.latency_ratio:.2f} of its time)"
         notes = (*self.made.notes, *one.notes, reason)
-        return Repaired(replace(self.made, notes=notes), one.proof, taken, tuple(each.judged for each in tried))
+        candidates = tuple(each.judged.judged(self.budget.max_drop, taken.name) for each in tried)
+        return Repaired(replace(self.made, notes=notes), one.proof, taken, candidates)
 
     def _built(self, name: str, path: Path, tried: Sequence[_Tried]) -> tuple[str, ...]:
         if name == "int8":
@@ -207,8 +205,8 @@ class _Climb:
         metric, drop = validate.loss(found)
         if proof.lost is not None and not found.metrics:
             metric, drop = "the original's boxes", proof.lost
-        ratio = found.latency.int8_ms / found.latency.float_ms
-        return Candidate(name, size, metric, drop, ratio), proof
+        took = found.latency
+        return Candidate(name, size, metric, drop, took.ratio, latency_low=took.ratio_low), proof
 
 
 def _blamed(tried: Sequence[_Tried]) -> tuple[str, ...]:

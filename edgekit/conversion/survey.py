@@ -47,6 +47,11 @@ class Survey:
         """The largest value of all, without its sign; None without samples."""
         return float(np.max(self._largest)) if self._largest else None
 
+    def reach(self) -> tuple[float, float] | None:
+        """The least and the largest value of the first input; None without samples."""
+        ends = np.array(self._ends)
+        return (float(ends[:, 0, 0].min()), float(ends[:, 0, 1].max())) if len(ends) else None
+
     def findings(self) -> list[Finding]:
         """Duplicates, constants and outliers."""
         return [*self._repeated(), *self._constant(), *self._outliers()] if self.used else []

@@ -85,6 +85,22 @@ def reading(arrays: Sequence[Array], declared: Preprocess | None) -> Preprocess 
     return None
 
 
+def normalised_twice(low: float, high: float, channels: int) -> str | None:
+    """The two ranges to which pixels were brought one after the other, if they reach from `low` to `high` then.
+
+    Small values of one channel that begin at 0 are rather no pixels.
+    """
+    for first, (mean, std) in RANGES.items():
+        for second, (mean2, std2) in RANGES.items():
+            ends = [((pixel - mean) / std - mean2) / std2 for pixel in (0, 255)]
+            width = ends[1] - ends[0]
+            slack = width / 255
+            inside = ends[0] - slack <= low and high <= ends[1] + slack and high - low > REACHED * width
+            if inside and 1 not in (std, std2) and (channels == 3 or low < 0):
+                return f"{first} and then to {second}"
+    return None
+
+
 def compare(
     engine: Engine,
     declared: Preprocess,

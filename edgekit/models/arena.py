@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from edgekit.models import flatbuffer
+
 # TensorType's names in schema.fbs to bytes; types of less than a byte are counted as one.
 _BYTES = {"FLOAT32": 4, "FLOAT16": 2, "INT32": 4, "UINT32": 4, "INT64": 8, "UINT64": 8, "FLOAT64": 8, "INT16": 2}
 _BYTES |= {"UINT16": 2, "COMPLEX64": 8, "COMPLEX128": 16, "BFLOAT16": 2}
@@ -47,9 +49,7 @@ def peak_bytes(content: bytes) -> int:
 
 
 def _is_constant(model: Any, graph: Any, index: int) -> bool:
-    number = graph.Tensors(index).Buffer()
-    buffer = model.Buffers(number) if number < model.BuffersLength() else None
-    return buffer is not None and buffer.DataLength() > 0
+    return flatbuffer.constant(model, graph.Tensors(index)) is not None
 
 
 def _size(tensor: Any, kinds: dict[int, str]) -> int:

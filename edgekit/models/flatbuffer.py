@@ -2,7 +2,7 @@
 
 import struct
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ import numpy as np
 from edgekit_runtime.manifest import DTYPES, TensorSpec
 
 from edgekit.errors import UserError
+from edgekit.models.source import COPY_AGAIN
 
 MAX_BYTES = 2 * 1024**3
 _STORED = {"int4", "int8", "uint8"}
@@ -44,9 +45,11 @@ def read(path: Path) -> TFLite:
     try:
         return parse(content)
     except UserError as error:
-        raise UserError(f"{path}: {error.message}") from error
+        raise UserError(f"{path}: {error.message}", hint=error.hint) from error
     except Exception as error:  # the generated reader raises whatever damaged offsets lead to
-        raise UserError(f"{path}: not a readable TFLite model: it is cut or damaged ({error})") from error
+        raise UserError(
+            f"{path}: not a readable TFLite model: it is cut or damaged ({error})", hint=COPY_AGAIN
+        ) from error
 
 
 def parse(content: bytes) -> TFLite:
@@ -56,10 +59,13 @@ def parse(content: bytes) -> TFLite:
     if content[4:8] != b"TFL3":
         raise UserError("not a TFLite model (no TFL3 mark)")
     model = schema_fb.Model.GetRootAsModel(content, 0)
+    if not model.SubgraphsLength():
+        raise UserError("holds no graph (no subgraph)", hint="give a model that was saved whole")
     graph = model.Subgraphs(0)
     codes = {number: name for name, number in vars(schema_fb.BuiltinOperator).items() if isinstance(number, int)}
     kinds = {number: name.lower() for name, number in vars(schema_fb.TensorType).items() if isinstance(number, int)}
     operators: Counter[str] = Counter()
+    customs: set[str] = set()
     in_float: set[str] = set()
     dequantized: dict[int, int] = {}
     for index in range(graph.OperatorsLength()):
@@ -67,12 +73,14 @@ def parse(content: bytes) -> TFLite:
         code = model.OperatorCodes(operator.OpcodeIndex())
         custom = code.CustomCode()
         name = custom.decode() if custom else codes[max(code.BuiltinCode(), code.DeprecatedBuiltinCode())]
+        customs.update([name] if custom else [])
         operators[name] += 1
         if name == "DEQUANTIZE":
             dequantized[operator.Outputs(0)] = operator.Inputs(0)
         if name not in ("QUANTIZE", "DEQUANTIZE") and _computes_in_float(graph, operator, kinds):
             in_float.add(name)
     ends = [graph.Outputs(index) for index in range(graph.OutputsLength())]
+    _require_numbers(graph, ends, kinds, customs)
     return TFLite(
         inputs=tuple(_spec(graph.Tensors(graph.Inputs(i)), kinds) for i in range(graph.InputsLength())),
         outputs=tuple(_spec(graph.Tensors(index), kinds) for index in ends),
@@ -121,6 +129,15 @@ def named(content: bytes, inputs: Sequence[str] = ()) -> bytes:
     return bytes(changed)
 
 
+def constant(model: Any, tensor: Any) -> Any:
+    """The buffer with a tensor's values, or None where they are computed. An interpreter takes a buffer that is not
+    there for an empty one.
+    """
+    number = tensor.Buffer()
+    buffer = model.Buffers(number) if number < model.BuffersLength() else None
+    return buffer if buffer is not None and buffer.DataLength() else None
+
+
 def spoilt(content: bytes) -> tuple[str, ...]:
     """The constants that hold values that are not a number, by name."""
     from ai_edge_litert import schema_py_generated as schema_fb
@@ -129,9 +146,8 @@ def spoilt(content: bytes) -> tuple[str, ...]:
     names = []
     for graph in (model.Subgraphs(index) for index in range(model.SubgraphsLength())):
         for tensor in (graph.Tensors(index) for index in range(graph.TensorsLength())):
-            buffer = model.Buffers(tensor.Buffer())
-            real = tensor.Type() == schema_fb.TensorType.FLOAT32 and buffer.DataLength()
-            if real and np.isnan(buffer.DataAsNumpy().view(np.float32)).any():
+            buffer = constant(model, tensor) if tensor.Type() == schema_fb.TensorType.FLOAT32 else None
+            if buffer is not None and np.isnan(buffer.DataAsNumpy().view(np.float32)).any():
                 names.append((tensor.Name() or b"").decode())
     return tuple(names)
 
@@ -147,10 +163,10 @@ def _quantization(model: Any, graph: Any, kinds: dict[int, str], in_float: bool)
     weights, activations = set[str](), set[str]()
     for index in range(graph.TensorsLength()):
         tensor = graph.Tensors(index)
-        kind, quantization, buffer = kinds[tensor.Type()], tensor.Quantization(), model.Buffers(tensor.Buffer())
+        kind, quantization = kinds[tensor.Type()], tensor.Quantization()
         scaled = quantization is not None and quantization.ScaleLength()
         if kind.startswith("float") or scaled:
-            (weights if buffer is not None and buffer.DataLength() else activations).add(kind)
+            (activations if constant(model, tensor) is None else weights).add(kind)
     if not in_float:
         if "int16" in activations and not activations & _STORED:  # an LSTM in INT8 has 16 bits in its cells
             return "int16x8"
@@ -165,8 +181,7 @@ def _parameters(model: Any, graph: Any) -> int:
     total = 0
     for index in range(graph.TensorsLength()):
         tensor = graph.Tensors(index)
-        buffer = model.Buffers(tensor.Buffer())
-        if buffer is not None and buffer.DataLength() and tensor.ShapeLength():
+        if constant(model, tensor) is not None and tensor.ShapeLength():
             size = 1
             for axis in range(tensor.ShapeLength()):
                 size *= tensor.Shape(axis)
@@ -174,10 +189,20 @@ def _parameters(model: Any, graph: Any) -> int:
     return total
 
 
+def _require_numbers(graph: Any, ends: Sequence[int], kinds: dict[int, str], customs: Collection[str]) -> None:
+    for index in (*(graph.Inputs(i) for i in range(graph.InputsLength())), *ends):
+        tensor = graph.Tensors(index)
+        if kinds[tensor.Type()] not in DTYPES:
+            name, also = (tensor.Name() or b"").decode(), ", ".join(sorted(customs))
+            raise UserError(
+                f"tensor '{name}' is {kinds[tensor.Type()]}, which edgekit does not handle"
+                + (f"; nor is there an interpreter with its custom operators: {also}" if also else ""),
+                hint="give a model that takes and gives numbers",
+            )
+
+
 def _spec(tensor: Any, kinds: dict[int, str]) -> TensorSpec:
     kind, name = kinds[tensor.Type()], (tensor.Name() or b"").decode()  # stripped files have no names
-    if kind not in DTYPES:
-        raise UserError(f"tensor '{name}' is {kind}, which edgekit does not handle")
     signature = _axes(tensor.ShapeSignature, tensor.ShapeSignatureLength())
     shape = signature or _axes(tensor.Shape, tensor.ShapeLength())
     quantization = tensor.Quantization()

@@ -4,6 +4,8 @@ from typing import Any
 
 import numpy as np
 
+from edgekit.models import flatbuffer
+
 _SCALING = {"MUL", "DIV", "ADD", "SUB"}
 _PASSING = {"CAST", "RESHAPE", "EXPAND_DIMS", "SQUEEZE"}
 
@@ -46,7 +48,7 @@ def input_scale(content: bytes) -> float | None:
 def _constant(model: Any, graph: Any, index: int) -> Any:
     """A float32 tensor's values, or None where they are computed."""
     tensor = graph.Tensors(index)
-    buffer = model.Buffers(tensor.Buffer())
-    if tensor.Type() != 0 or not buffer.DataLength():  # schema.fbs: TensorType.FLOAT32
+    buffer = flatbuffer.constant(model, tensor)
+    if tensor.Type() != 0 or buffer is None:  # schema.fbs: TensorType.FLOAT32
         return None
     return np.frombuffer(buffer.DataAsNumpy().tobytes(), "<f4")

@@ -11,6 +11,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from edgekit.errors import UserError
+from edgekit.models.source import COPY_AGAIN
 
 MAX_MEMBERS = 10_000
 MAX_BYTES = 4 * 1024**3
@@ -42,7 +43,7 @@ def read_config(path: Path) -> dict[str, Any]:
             raise UserError(f"{path}: config.json is larger than {MAX_CONFIG_BYTES} bytes")
         config = json.loads(content)
     except (zipfile.BadZipFile, KeyError, ValueError, OSError, EOFError, RecursionError, NotImplementedError) as error:
-        raise UserError(f"{path}: not a readable .keras file: {error}") from error
+        raise UserError(f"{path}: not a readable .keras file: {error}", hint=COPY_AGAIN) from error
     if not isinstance(config, dict):
         raise UserError(f"{path}: config.json holds no model")
     return config

@@ -11,6 +11,7 @@ from typing import Any
 
 from edgekit.errors import UserError
 from edgekit.models.keras_archive import MAX_CONFIG_BYTES, MAX_MEMBERS
+from edgekit.models.source import COPY_AGAIN
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,7 @@ def read(path: Path) -> KerasFile:
             _check_members(path, file)
             config, keras = _text(file.attrs.get("model_config")), _text(file.attrs.get("keras_version"))
     except (OSError, KeyError, ValueError, RuntimeError, TypeError, RecursionError) as error:
-        raise UserError(f"{path}: not a readable .h5 file: {error}") from error
+        raise UserError(f"{path}: not a readable .h5 file: {error}", hint=COPY_AGAIN) from error
     if config is None:
         raise UserError(
             f"{path}: it holds weights and no model", hint="save the whole model: model.save(...), not save_weights"

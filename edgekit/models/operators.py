@@ -4,6 +4,8 @@ import functools
 from dataclasses import dataclass
 from typing import Any
 
+from edgekit.models import flatbuffer
+
 _FORMING = frozenset(
     (
         *("SOFTMAX", "LOGISTIC", "TANH", "LOG_SOFTMAX", "RELU", "RELU6", "MUL", "ADD", "SUB", "DIV"),
@@ -105,6 +107,4 @@ def _name(graph: Any, index: int) -> str:
 
 
 def _constant(model: Any, graph: Any, index: int) -> bool:
-    number = graph.Tensors(index).Buffer()
-    buffer = model.Buffers(number) if number < model.BuffersLength() else None
-    return buffer is not None and buffer.DataLength() > 0
+    return flatbuffer.constant(model, graph.Tensors(index)) is not None

@@ -133,7 +133,11 @@ def _spec(path: Path, name: str, info: Any) -> TensorSpec:
         )
     shape = tf.TensorShape(info.tensor_shape)
     if shape.rank is None:
-        raise UserError(f"{path}: tensor '{name}' has an unknown number of dimensions", tensor=name)
+        raise UserError(
+            f"{path}: tensor '{name}' has an unknown number of dimensions",
+            hint="export a signature whose inputs and outputs have a shape, as [None, 224, 224, 3]",
+            tensor=name,
+        )
     return TensorSpec(name, tuple(-1 if size is None else size for size in shape.as_list()), dtype)
 
 

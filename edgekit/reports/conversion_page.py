@@ -91,7 +91,7 @@ def _candidates(candidates: Sequence[Candidate], taken: str) -> str:
             None if one.size is None else f"{one.size / 1e3:.1f} kB",
             None if one.drop is None else f"{one.drop:.2%}",
             None if one.latency_ratio is None else f"{one.latency_ratio:.2f}x",
-            one.failure or one.what,
+            one.outcome,
         )
         for one in candidates
     ]

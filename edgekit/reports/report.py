@@ -65,7 +65,7 @@ def _comparison(deployment: Deployment) -> str:
     host = result.latency
     rows.append(
         ("median on the host, ms (not the board)", f"{host.float_ms:.3f}", f"{host.int8_ms:.3f}",
-         f"{host.float_ms / host.int8_ms:.2f}x")
+         f"{1 / host.ratio:.2f}x")
     )  # fmt: skip
     return table(("", "FP32", "INT8", ""), rows)
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from edgekit.errors import CheckFailed, UserError
 from edgekit.models import arena
 from edgekit.models.operators import OperatorCode, codes
+from edgekit.models.source import COPY_AGAIN
 from edgekit.profiles.profile import DeviceProfile
 from edgekit.runtimes.table import Wheel
 
@@ -60,12 +61,12 @@ class Verdict:
     def too_large(self) -> str | None:
         """Why it does not fit into the board's memory, its flash or its budget for files; None when it does."""
         if self.weights_bytes > self.max_model_mb * MB:
-            return f"the file has {self.weights_bytes / MB:.1f} MB, the profile allows {self.max_model_mb:g} MB"
+            return f"the file has {self.weights_bytes / MB:.1f} MiB, the profile allows {self.max_model_mb:g} MiB"
         if self.weights_bytes > self.flash_free_mb * MB:
             return _over_flash("the file", self.weights_bytes, self.flash_free_mb)
         needed = (self.arena_bytes + self.weights_bytes) / MB
         if needed > self.max_ram_mb:
-            return f"tensors and weights need at least {needed:.0f} MB, the profile allows {self.max_ram_mb} MB"
+            return f"tensors and weights need at least {needed:.0f} MiB, the profile allows {self.max_ram_mb} MiB"
         return None
 
 
@@ -75,7 +76,9 @@ def judge(model: Path, profile: DeviceProfile, interpreter: Wheel) -> Verdict:
     try:
         found, peak = codes(content), arena.peak_bytes(content)
     except Exception as error:  # the generated reader raises whatever damaged offsets lead to
-        raise UserError(f"{model}: not a readable TFLite model: it is cut or damaged ({error})") from error
+        raise UserError(
+            f"{model}: not a readable TFLite model: it is cut or damaged ({error})", hint=COPY_AGAIN
+        ) from error
     return Verdict(
         interpreter=f"{interpreter.package} {interpreter.version}",
         problems=problems(found, interpreter),
@@ -120,7 +123,7 @@ def require_flash(release_bytes: int, profile: DeviceProfile) -> None:
 
 
 def _over_flash(what: str, size: int, free_mb: int) -> str:
-    return f"{what} needs {size / MB:.1f} MB, the profile has {free_mb} MB of flash free (flash_free_mb)"
+    return f"{what} needs {size / MB:.1f} MiB, the profile has {free_mb} MiB of flash free (flash_free_mb)"
 
 
 def problems(found: tuple[OperatorCode, ...], interpreter: Wheel) -> tuple[Problem, ...]:

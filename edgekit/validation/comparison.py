@@ -1,15 +1,13 @@
 """The worker's side of `validate`: both models through the Engine, sample by sample, in bounded memory."""
 
 import hashlib
-import statistics
-import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from edgekit_runtime import batch, quant, schema
+from edgekit_runtime import batch, schema
 from edgekit_runtime.engine import Engine
 from edgekit_runtime.manifest import TensorSpec
 from numpy.typing import NDArray
@@ -17,15 +15,14 @@ from numpy.typing import NDArray
 from edgekit.datasets.dataset import open_dataset
 from edgekit.errors import UserError
 from edgekit.models import flatbuffer
-from edgekit.profiles import hostfacts
 from edgekit.validation.classification import TOP, best
 from edgekit.validation.fidelity import Fidelity
+from edgekit.validation.latency import Race, threads
 from edgekit.validation.score import open_score
-from edgekit.validation.validate import RIGHT, HostLatency, Request, Saturation, Validation
+from edgekit.validation.validate import RIGHT, Request, Saturation, Validation, spoiled
 from edgekit.worker import Progress
 
 Array = NDArray[Any]
-MIN_RUNS = 20
 SATURATED = 0.01  # share of values out of range that is worth a word
 
 
@@ -45,11 +42,11 @@ def compare(request: Request, progress: Progress) -> Validation:
     stored_outputs = flatbuffer.read(Path(request.int8_model)).stored_outputs
     tally = _Tally(request.task, int8, stored_outputs)
     score = open_score(request, data, int8.outputs)
-    timer = _Timer(reference, int8)
+    race = Race(reference, int8)
     for number, sample in enumerate(stream):
         progress("validate", number, stream.wanted)
         rows = [value[None] for value in sample.inputs]
-        wanted, got = timer.run(rows)
+        wanted, got = race.run(rows)
         tally.add(rows, wanted, got)
         if score is not None:
             score.add(sample, wanted, got)
@@ -59,12 +56,13 @@ def compare(request: Request, progress: Progress) -> Validation:
     if data.labelled and request.task == "raw":
         notes = (f"the labels are not used, since no task was declared: {RIGHT['raw']}",)
     saturation = tally.saturation()
+    distances = tuple(fidelity.distance() for fidelity in tally.fidelities)
     float_model, int8_model = Path(request.float_model).read_bytes(), Path(request.int8_model).read_bytes()
     return Validation(
         samples=len(stream.used),
         skipped=len(stream.skipped),
         task=request.task,
-        outputs=tuple(fidelity.distance() for fidelity in tally.fidelities),
+        outputs=distances,
         saturation=saturation,
         top1_agreement=tally.share(tally.agree_top1),
         top5_agreement=tally.share(tally.agree_top5) if tally.classes > TOP else None,
@@ -73,45 +71,9 @@ def compare(request: Request, progress: Progress) -> Validation:
         float_size=len(float_model),
         int8_sha256=hashlib.sha256(int8_model).hexdigest(),
         int8_size=len(int8_model),
-        latency=timer.latency(request.num_threads),
-        notes=notes + _saturated(saturation, int8) + stream.notes(),
+        latency=race.latency(),
+        notes=spoiled(distances, metrics) + notes + _saturated(saturation, int8) + stream.notes(),
     )
-
-
-class _Timer:
-    """Runs the two engines in turns, each first every second time, and keeps the times."""
-
-    def __init__(self, reference: Engine, int8: Engine) -> None:
-        self._engines = (reference, int8)
-        self._ms: tuple[list[float], list[float]] = ([], [])
-        self._rows: list[Array] = []
-
-    def run(self, rows: list[Array]) -> tuple[list[Array], list[Array]]:
-        """Real outputs of both for one sample of real inputs."""
-        self._rows = rows
-        turn = len(self._ms[0]) % 2
-        answers: dict[int, list[Array]] = {}
-        for which in (turn, 1 - turn):
-            engine = self._engines[which]
-            stored = [quant.quantize(row, spec) for row, spec in zip(rows, engine.inputs, strict=True)]
-            started = time.perf_counter()
-            out = engine.infer(stored)
-            self._ms[which].append((time.perf_counter() - started) * 1e3)
-            answers[which] = [quant.dequantize(value, spec) for value, spec in zip(out, engine.outputs, strict=True)]
-        return answers[0], answers[1]
-
-    def latency(self, num_threads: int) -> HostLatency:
-        """The medians; a few more runs of the last sample when there were few."""
-        while len(self._ms[0]) < MIN_RUNS:
-            self.run(self._rows)
-        return HostLatency(
-            host=True,
-            cpu=hostfacts.cpu_name(),
-            num_threads=num_threads,
-            runs=len(self._ms[0]),
-            float_ms=statistics.median(self._ms[0]),
-            int8_ms=statistics.median(self._ms[1]),
-        )
 
 
 class _Tally:
@@ -192,7 +154,7 @@ def _engine(request: Request, model: str) -> Engine:
         preprocess=request.preprocess,
         labels=request.labels,
         task="raw" if request.task == "detection" else request.task,  # its raw heads are what INT8 changes
-        num_threads=request.num_threads,
+        num_threads=threads(request.num_threads),
     )
 
 

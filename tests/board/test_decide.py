@@ -157,7 +157,7 @@ GOOD = replace(BOARD, features=("asimd", "asimddp", "crc32"), ram_kb=800 << 10)
         ({"features": ("asimd",)}, [Mismatch("isa", "neon dotprod", "neon")]),
         ({"features": ("fphp",)}, [Mismatch("isa", "neon dotprod", "none of them")]),
         ({"cores": 1}, [Mismatch("num_threads", "2", "1 cores")]),
-        ({"ram_kb": (800 << 10) - 1}, [Mismatch("max_ram_mb", "800", "799 MB of memory")]),
+        ({"ram_kb": (800 << 10) - 1}, [Mismatch("max_ram_mb", "800", "799 MiB of memory")]),
         # A mounted root filesystem tells none of these.
         ({"features": (), "cores": 0, "ram_kb": 0}, []),
         ({"governor": "powersave", "thermal_zones": ("hot",), "soc": "another"}, []),

@@ -36,7 +36,9 @@ class TestModel:
 
     def test_a_model_that_is_known_but_not_converted(self, edgekit: Program, material: Material) -> None:
         (edgekit.cwd / "old.h5").write_bytes(b"\x89HDF\r\n\x1a\n" + bytes(100))
-        assert "not a readable .h5 file" in refused(edgekit, Path("old.h5"), material.pictures)["message"]
+        told = refused(edgekit, Path("old.h5"), material.pictures)
+        assert "not a readable .h5 file" in told["message"]
+        assert told["hint"].startswith("copy it again")
         (edgekit.cwd / "model.ckpt.meta").write_bytes(bytes(8))
         told = refused(edgekit, Path("model.ckpt.meta"), material.pictures)
         assert "not a TensorFlow 1 graph: it is cut or damaged" in told["message"]
@@ -54,7 +56,28 @@ class TestModel:
     def test_a_damaged_archive(self, edgekit: Program, material: Material) -> None:
         content = material.keras.read_bytes()
         (edgekit.cwd / "cut.keras").write_bytes(content[: len(content) // 2])
-        assert refused(edgekit, Path("cut.keras"), material.pictures)["hint"]
+        assert refused(edgekit, Path("cut.keras"), material.pictures)["hint"].startswith("if it is cut or damaged, copy it")
+
+    def test_a_cut_tflite(self, edgekit: Program, material: Material, made: Made) -> None:
+        content = made.int8.read_bytes()
+        (edgekit.cwd / "cut.tflite").write_bytes(content[: len(content) // 2])
+        told = refused(edgekit, Path("cut.tflite"), material.pictures)
+        assert "cut or damaged" in told["message"]
+        assert told["hint"].startswith("copy it again")
+
+    @pytest.mark.parametrize("change", ["cut", "damaged"])
+    def test_a_savedmodel_whose_values_are_not_whole(self, change: str, edgekit: Program, material: Material) -> None:
+        shutil.copytree(material.saved_model, edgekit.cwd / "saved")
+        (values,) = (edgekit.cwd / "saved/variables").glob("variables.data-*")
+        content = bytearray(values.read_bytes())
+        if change == "cut":
+            del content[len(content) // 4 :]
+        else:
+            content[: len(content) // 2] = bytes(len(content) // 2)
+        values.write_bytes(content)
+        told = refused(edgekit, Path("saved"), material.pictures, "--range", "-1..1")
+        assert told["message"] == "saved: the values of its variables are cut or damaged"
+        assert told["hint"].startswith("copy it again")
 
     def test_a_savedmodel_without_its_variables(self, edgekit: Program, material: Material) -> None:
         shutil.copytree(material.saved_model, edgekit.cwd / "saved")
@@ -137,7 +160,7 @@ class TestModel:
         (edgekit.cwd / "tiny.toml").write_text("\n".join(lines).replace('name = "host"', 'name = "tiny"') + "\n")
         told = refused(edgekit, material.keras, material.pictures, "--range", "-1..1", "-p", "tiny.toml", code=1)
         assert "the model does not fit tiny" in told["message"]
-        assert "the profile allows 0.001 MB" in told["message"]
+        assert "the profile allows 0.001 MiB" in told["message"]
 
 
 class TestData:
@@ -232,7 +255,9 @@ class TestOptions:
         assert message in refused(edgekit, material.keras, material.pictures, *words)["message"]
 
     def test_an_output_that_cannot_be(self, edgekit: Program, material: Material) -> None:
-        assert "does not exist" in refused(edgekit, material.keras, material.pictures, "-o", "no/m.tflite")["message"]
+        told = refused(edgekit, material.keras, material.pictures, "-o", "no/m.tflite")
+        assert told["message"] == "no/m.tflite: the folder no does not exist"
+        assert told["hint"] == "mkdir -p no"
         assert "end in .tflite" in refused(edgekit, material.keras, material.pictures, "-o", "m.bin")["message"]
 
     def test_an_unknown_key_in_model_toml(self, edgekit: Program, material: Material) -> None:
@@ -282,6 +307,6 @@ class TestBundle:
         (edgekit.cwd / "host.toml").write_text(text.replace('flash_free_mb = "host"', "flash_free_mb = 1"))
         told = edgekit.fails("bundle", made.int8, "-p", "host.toml", "-o", "m.ekb", code=1)
         assert told["message"].startswith("the release does not fit host: all of it needs ")
-        assert told["message"].endswith("the profile has 1 MB of flash free (flash_free_mb)")
+        assert told["message"].endswith("the profile has 1 MiB of flash free (flash_free_mb)")
         assert "smaller model" in told["hint"]
         assert not (edgekit.cwd / "m.ekb").exists()

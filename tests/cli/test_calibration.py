@@ -40,6 +40,14 @@ def test_a_colour_order_that_is_wrong(edgekit: Program, material: Material) -> N
     assert [path.name for path in edgekit.cwd.iterdir()] == ["train.tfrecord"]
 
 
+def test_data_that_are_held_out_from_nothing(edgekit: Program, material: Material) -> None:
+    told = edgekit.fails(
+        "calibration", material.keras, "-c", material.pictures, "-d", material.pictures, "--range", "-1..1", code=1
+    )
+    (found,) = (one for one in told["fields"]["diagnosis"]["findings"] if one["name"] == "leakage")
+    assert found["seen"] == "the held-out data are those of the calibration"
+
+
 def test_one_sample_does_not_tell_that_it_is_enough(edgekit: Program, material: Material) -> None:
     ended = edgekit("calibration", material.keras, "-c", material.pictures, "--range", "-1..1", "--samples", "1")
     assert "how many samples are enough cannot be told" in ended.out

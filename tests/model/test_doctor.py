@@ -92,6 +92,28 @@ class TestDeclaration:
         findings = examine(asked(model, tmp_path / "arrays.npz"))
         assert {name: text.rsplit(": ", 1)[1] for name, text in findings.items()} == found
 
+    @pytest.mark.parametrize(
+        ("first", "second", "low", "high"),
+        [
+            ("-1..1", "-1..1", "-1.008", "-0.9922"),
+            ("0..1", "-1..1", "-1", "-0.9922"),
+            ("-1..1", "0..1", "-0.003922", "0.003922"),
+            ("0..1", "0..1", "0", "0.003922"),
+        ],
+    )
+    def test_arrays_that_were_normalised_twice(
+        self, shared: Path, cifar: Path, tmp_path: Path, first: str, second: str, low: str, high: str
+    ) -> None:
+        """No labels, no task: their range says it."""
+        (mean, std), (mean2, std2) = RANGES[first], RANGES[second]
+        spec = Preprocess(32, 32, mean=(mean,) * 3, std=(std,) * 3)
+        inputs = (TensorSpec("x", (-1, 32, 32, 3), "float32"),)
+        once = np.stack([sample.inputs[0] for sample in open_dataset(cifar).stream(inputs, spec, count=64)])
+        np.savez(tmp_path / "arrays.npz", x=(once - mean2) / std2)
+        model = shared / "reference/mlperf_tiny_tflite/image_classification/trained_models/pretrainedResnet.tflite"
+        seen = examine(asked(model, tmp_path / "arrays.npz"))["double-normalisation"]
+        assert f"from {low} to {high}, as pixels do that were brought to {first} and then to {second}" in seen
+
     @pytest.mark.parametrize("how", ["shifted", "dealt"])
     def test_labels_that_are_wholly_wrong(self, shared: Path, cifar: Path, tmp_path: Path, how: str) -> None:
         """Each class under the next one's name, and names that are dealt out to the pictures."""
@@ -130,6 +152,15 @@ def test_a_louder_range_is_not_a_better_one(shared: Path, tmp_path: Path, range_
     )
     said = [text.rsplit(": ", 1)[1] for name, text in findings.items() if name == "range"]
     assert said == ([] if range_ == "0..1" else ["was the model trained with range 0..1?"])
+
+
+@pytest.mark.parametrize("range_", list(RANGES))
+@pytest.mark.parametrize("channels", [1, 3])
+def test_pictures_and_sounds_are_not_taken_for_normalised_twice(range_: str, channels: int) -> None:
+    mean, std = RANGES[range_]
+    assert trial.normalised_twice(-mean / std, (255 - mean) / std, channels) is None
+    assert trial.normalised_twice(0.0, 0.0039, 1) is None  # the power of a quiet sound
+    assert trial.normalised_twice(-4.0, 3.0, channels) is None
 
 
 def test_arrays_that_look_like_no_pictures_are_not_tried() -> None:

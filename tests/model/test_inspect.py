@@ -119,7 +119,6 @@ class TestInspect:
         ("file", "quantization"),
         [
             ("malformed_or_hostile_tflite_dev/**/simple_floor_mod.tflite", "none"),
-            ("malformed_or_hostile_tflite_dev/**/0_subgraphs.bin", "none"),
             ("malformed_or_hostile_tflite_dev/**/svdf_quantized.bin", "int8"),
             ("mediapipe_selfie_tflite/selfie_segmentation.tflite", "float16"),
             ("ai_edge_quantizer_tflite/**/mnist_quantized.tflite", "dynamic-range"),

@@ -83,6 +83,7 @@ def test_the_first_candidate_within_the_budget_is_taken(
     assert flatbuffer.read(tmp_path / "out/m.tflite").size == record.model_size == second.size
     plain = json.loads(Files.of(tmp_path / "out/m.tflite").record.read_text())
     assert [one["name"] for one in plain["candidates"]] == ["int8", "int8-clipped"]
+    assert (first.passed_over, second.passed_over) == ("above 9.00 %", None)
 
 
 @pytest.mark.shared
@@ -123,6 +124,18 @@ def test_a_profile_that_takes_int8_only_is_told_what_that_costs(
     allowed, name = more.removeprefix("--max-drop ").split("% takes ")
     assert name == best["name"]
     assert best["drop"] <= float(allowed) / 100 < best["drop"] + 1e-4
+
+
+def test_why_a_candidate_was_passed_over_is_said() -> None:
+    slow = Candidate("int16x8", 9, "IoU", 0.004, 9.31, latency_low=8.0)
+    assert slow.slow
+    assert not Candidate("int16x8", 9, "IoU", 0.004, 9.31, latency_low=3.0).slow, "which may be noise"
+    passed = slow.judged(0.01, "float16")
+    assert passed.outcome == "within 1.00 %, but 9.3 times float's time here: 16-bit activations, 8-bit weights"
+    assert slow.judged(0.001, "float16").outcome == "above 0.10 %: 16-bit activations, 8-bit weights"
+    assert slow.judged(0.01, "int16x8") == slow
+    failed = Candidate("int8", 9, failure="(DIV) failed to invoke")
+    assert failed.judged(0.01, "float16").outcome == "(DIV) failed to invoke"
 
 
 def test_where_nothing_runs_no_budget_is_proposed(board: DeviceProfile) -> None:

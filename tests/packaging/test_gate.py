@@ -100,8 +100,8 @@ def test_what_does_not_fit_the_board_is_refused() -> None:
     model = MODELS / "classifier_int8.tflite"
     verdict = gate.require(model, facts, interpreter)
     assert verdict.weights_bytes == model.stat().st_size
-    assert "tensors and weights need at least 2048 MB" in (replace(verdict, arena_bytes=2**31).too_large or "")
-    with pytest.raises(CheckFailed, match=r"the file has .* MB, the profile allows 0\.001 MB"):
+    assert "tensors and weights need at least 2048 MiB" in (replace(verdict, arena_bytes=2**31).too_large or "")
+    with pytest.raises(CheckFailed, match=r"the file has .* MiB, the profile allows 0\.001 MiB"):
         gate.require(model, replace(facts, max_model_mb=0.001), interpreter)
 
 
@@ -110,7 +110,7 @@ def test_a_file_that_the_flash_has_no_room_for_is_refused(shared: Path) -> None:
     facts, interpreter = settled("raspberry-pi-4b")
     model = shared / "reference/coral_tflite_dev/mobilenet_v2_1.0_224_quant.tflite"
     small = replace(facts, flash_free_mb=1)
-    with pytest.raises(CheckFailed, match=r"the file needs 3\.4 MB, the profile has 1 MB of flash free") as caught:
+    with pytest.raises(CheckFailed, match=r"the file needs 3\.4 MiB, the profile has 1 MiB of flash free") as caught:
         gate.require(model, small, interpreter)
     assert caught.value.fields["flash_free_mb"] == 1
     assert "flash_free_mb" in (caught.value.hint or "")
@@ -120,7 +120,7 @@ def test_a_file_that_the_flash_has_no_room_for_is_refused(shared: Path) -> None:
 def test_what_goes_with_the_file_counts_too() -> None:
     facts = replace(profile.find("raspberry-pi-4b"), flash_free_mb=1)
     gate.require_flash(gate.MB, facts)
-    with pytest.raises(CheckFailed, match=r"the release does not fit raspberry-pi-4b: all of it needs 2\.0 MB"):
+    with pytest.raises(CheckFailed, match=r"the release does not fit raspberry-pi-4b: all of it needs 2\.0 MiB"):
         gate.require_flash(2 * gate.MB, facts)
 
 
