@@ -4,7 +4,7 @@ The worker that holds TensorFlow writes down what the original finds; the one th
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from edgekit_runtime.manifest import Detection, Preprocess
 from numpy.typing import NDArray
 
 from edgekit.datasets.dataset import Stream
-from edgekit.datasets.declaration import RANGES, Declaration
+from edgekit.datasets.declaration import Declaration
 from edgekit.errors import CheckFailed, UserError
 from edgekit.models.detector import Detector
 from edgekit.worker import Progress
@@ -43,35 +43,14 @@ class Match:
         return f"{self.found} in the same class" + (f" (mean IoU {self.iou:.3f})" if self.found else "")
 
 
-def declare(model: Path, declared: Declaration, detector: Detector) -> Declaration:
-    """The declaration with what was measured. Raises UserError where it says something else."""
-    picture, detection = detector.picture, detector.detection
-    measured: dict[str, Any] = {"width": picture.width, "height": picture.height, "color": picture.color}
-    for key, value in measured.items():
-        if getattr(declared, key) not in (None, value):
-            raise UserError(
-                f"{model}: declared {key} {getattr(declared, key)}, but its graph has {value}",
-                hint=f"leave {key} out: it is measured",
-                key=key,
-            )
-    mean, std = declared.mean, declared.std
-    if declared.range is not None:
-        mean, std = ((value,) for value in RANGES[declared.range])
-    for given, found in ((mean, picture.mean), (std, picture.std)):
-        if given is not None and not np.allclose(np.broadcast_to(given, (3,)), found, atol=0.01):
-            raise UserError(
-                f"{model}: the declared range is not what its graph does: (pixel - {_words(picture.mean)}) / "
-                f"{_words(picture.std)}",
-                hint="leave range, mean and std out: they are measured",
-                key="range",
-            )
-    if declared.labels is not None and len(declared.labels) != len(detection.class_ids):
+def require_labels(declared: Declaration, detector: Detector) -> None:
+    """Raises UserError for another number of labels than the detector has classes."""
+    if declared.labels is not None and len(declared.labels) != len(detector.detection.class_ids):
         raise UserError(
-            f"{len(declared.labels)} labels for a detector of {len(detection.class_ids)} classes",
+            f"{len(declared.labels)} labels for a detector of {len(detector.detection.class_ids)} classes",
             hint="one label a line, in the order of the label map's ids, without the background",
             key="labels",
         )
-    return replace(declared, **measured, range=None, mean=picture.mean, std=picture.std)
 
 
 def write_original(detector: Detector, stream: Stream, folder: Path, progress: Progress) -> None:
@@ -168,7 +147,3 @@ def pixels(real: NDArray[Any], spec: Preprocess) -> NDArray[Any]:
     """The picture that became `real`, in RGB."""
     pixels: NDArray[Any] = np.rint(real * np.asarray(spec.std) + np.asarray(spec.mean)).astype(np.uint8)
     return pixels[..., ::-1] if spec.color == "BGR" else pixels
-
-
-def _words(values: Sequence[float]) -> str:
-    return f"{values[0]:g}" if len(set(values)) == 1 else "[" + ", ".join(f"{value:g}" for value in values) + "]"

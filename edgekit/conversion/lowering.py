@@ -13,10 +13,21 @@ from edgekit_runtime.manifest import Preprocess, TensorSpec
 
 from edgekit import worker
 from edgekit.errors import CheckFailed, UserError
-from edgekit.models import checkpoint, detector, flatbuffer, graph, keras_model, savedmodel, savedmodel_v1, unroll
+from edgekit.models import (
+    checkpoint,
+    detector,
+    flatbuffer,
+    graph,
+    keras_model,
+    picture_input,
+    savedmodel,
+    savedmodel_v1,
+    unroll,
+)
 from edgekit.models.detector import Detector
 from edgekit.models.graph import FrozenGraph
 from edgekit.models.operators import codes
+from edgekit.models.picture_input import PictureInput
 from edgekit.models.savedmodel import Signature
 from edgekit.models.source import COPY_AGAIN, KERAS
 from edgekit.runtimes import gate
@@ -39,7 +50,8 @@ class Lower(Protocol):
 class Opened:
     """A source that was read: its inputs, and `lower`, which makes the float TFLite model of it.
 
-    A detector is cut to what leads from its scaled picture to its raw heads. `part` is what is left of a graph that was
+    A detector is cut to what leads from its scaled picture to its raw heads, and other models that decode or loop over
+    pictures to what follows; `picture` is the way there. `part` is what is left of a graph that was
     pruned here; that of a SavedModel of TensorFlow 2 TensorFlow's own converter prunes. A `fixed` one takes nothing in
     front of it.
     """
@@ -48,6 +60,7 @@ class Opened:
     lower: Lower
     notes: tuple[str, ...] = ()
     detector: Detector | None = None
+    picture: PictureInput | None = None
     part: FrozenGraph | None = None
     fixed: bool = False
 
@@ -108,10 +121,13 @@ def open_source(
 
 
 def _open_saved_model(path: Path, found: savedmodel.Graph, folder: Path, *, whole: bool) -> Opened:
-    if found.version == 2 and (whole or not found.suppresses):
+    as_it_is = found.version == 2 and (whole or not found.suppresses)
+    if as_it_is and not found.prepares:
         return _saved_model(path, path, folder, found)
     try:
         frozen = _freeze(path, found)
+        if as_it_is and _picture(path, frozen) is None:
+            return _saved_model(path, path, folder, found)
     except UserError as refused:
         if found.version == 2 or found.suppresses:
             raise
@@ -130,7 +146,10 @@ def _refuse_code(path: Path, operators: Sequence[str], *, trust_code: bool) -> N
 
 
 def _freeze(path: Path, found: savedmodel.Graph) -> FrozenGraph:
-    savedmodel.serving_signature(path, found)
+    if found.prepares:  # it may take files of pictures, which are no numbers
+        savedmodel.require_signature(path, found)
+    else:
+        savedmodel.serving_signature(path, found)
     if found.version == 1:
         return savedmodel_v1.freeze(path, found)
     return replace(savedmodel.freeze(path, load(path, path), found.name), nodes_before=found.nodes)
@@ -138,11 +157,18 @@ def _freeze(path: Path, found: savedmodel.Graph) -> FrozenGraph:
 
 def _frozen(path: Path, frozen: FrozenGraph, folder: Path, *, whole: bool) -> Opened:
     found = None if whole or not detector.is_detector(frozen) else detector.find(path, frozen)
-    part = frozen if found is None else found.part
+    picture = found.picture if found else _picture(path, frozen)
+    part = found.part if found else picture.cut(path, frozen) if picture else frozen
+    notes = frozen.notes + (() if found or not picture else (f"cut off and declared instead: {picture}",))
     graph.save(path, part, folder / "frozen")
     opened = _saved_model(path, folder / "frozen", folder, savedmodel.read(folder / "frozen"))
     left = f"of the graph's {part.nodes_before} nodes {len(graph.all_nodes(part.graph))} lead from input to output"
-    return replace(opened, notes=(*frozen.notes, left), detector=found, part=part)
+    return replace(opened, notes=(*notes, left), detector=found, picture=picture, part=part)
+
+
+def _picture(path: Path, frozen: FrozenGraph) -> PictureInput | None:
+    """The picture that a graph prepares itself; a detector that is kept whole is not opened at its front either."""
+    return None if detector.suppresses(frozen.graph) else picture_input.find(path, frozen)
 
 
 def _tflite(path: Path) -> Opened:

@@ -106,7 +106,7 @@ def _measured(asked: Request, path: Path, folder: Path) -> Pruning:
     opened = lowering.open_source(
         path, asked.form, folder, trust_code=asked.trust_code, whole=asked.whole, signature=asked.signature
     )
-    picture = None if opened.detector is None else opened.detector.picture
+    picture = opened.picture
     times: tuple[float | None, float | None] = (None, None)
     failure = None
     with contextlib.ExitStack() as stack:

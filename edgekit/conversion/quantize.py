@@ -16,7 +16,7 @@ from edgekit_runtime.preprocess import to_real
 from numpy.typing import NDArray
 
 from edgekit import worker
-from edgekit.conversion import boxes, integer
+from edgekit.conversion import boxes, integer, measured
 from edgekit.conversion.lowering import Opened, failures, open_source
 from edgekit.datasets import declaration as declarations
 from edgekit.datasets.dataset import RepresentativeDataset, Stream, open_dataset
@@ -201,8 +201,10 @@ def prepare(model: Path, form: str, declared: Declaration, data: Path, folder: P
     opened = open_source(
         model, form, folder, trust_code=trust_code, whole=declared.keeps_boxes, signature=declared.signature
     )
+    if opened.picture is not None:
+        declared = measured.declare(model, declared, opened.picture)
     if opened.detector is not None:
-        declared = boxes.declare(model, declared, opened.detector)
+        boxes.require_labels(declared, opened.detector)
     elif heads is not None:
         declared = replace(declared, task="detection")
     elif declared.task == "detection":

@@ -6,8 +6,8 @@ Nothing is taken from the names of nodes: what the graph does is measured by run
 that the Object Detection API gives them. TensorFlow is imported inside the functions, which run in the worker.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from edgekit.errors import UserError
 from edgekit.models import graph
 from edgekit.models.graph import FrozenGraph, node_name
-from edgekit.models.picture_input import PictureInput
+from edgekit.models.picture_input import CONVOLUTIONS, PictureInput, first_convolution
 from edgekit.models.session import Session
 
 Array = NDArray[Any]
@@ -30,7 +30,6 @@ SUPPRESSIONS = frozenset(
 )
 OUTPUTS = ("detection_boxes", "detection_classes", "detection_scores", "num_detections")
 BOXES, SCORES = "box_encodings", "class_predictions"  # the Object Detection API's own names of raw heads
-_CONVOLUTIONS = ("Conv2D", "DepthwiseConv2dNative")
 _LAYOUT = ("Reshape", "Squeeze", "ExpandDims", "Identity", "Transpose")
 _AS_IT_IS = 'declare task = "raw" to convert it as it is, with the selection of its boxes'
 _SEED = 7
@@ -89,7 +88,7 @@ def find(path: Path, frozen: FrozenGraph) -> Detector:
         )
     nodes = {node.name: node for node in frozen.graph.node}
     session = Session(path, frozen.graph)
-    picture = PictureInput.measure(path, frozen, session, _first_convolution(path, frozen))
+    picture = PictureInput.measure(path, frozen, session, first_convolution(path, frozen))
     blank = _Blank(path, frozen, session, {picture.tensor: picture.feed(picture.blank())})
     boxes, scores, count, columns = _heads(blank)
     original = Original(session, frozen.outputs, picture)
@@ -104,11 +103,8 @@ def find(path: Path, frozen: FrozenGraph) -> Detector:
         **_limits(path, nodes),
         max_detections=int(original.run(blank.feed)[0].shape[1]),
     )
-    part = graph.pruned(path, frozen.graph, [picture.scaled], [boxes, scores], {})
-    cut = FrozenGraph(
-        part, {picture.name: picture.scaled}, {BOXES: boxes, SCORES: scores}, frozen.notes, frozen.nodes_before
-    )
-    return Detector(picture.cut(path, cut), picture, detection, anchors, original)
+    part = picture.cut(path, replace(frozen, outputs={BOXES: boxes, SCORES: scores}))
+    return Detector(part, picture, detection, anchors, original)
 
 
 @dataclass(frozen=True)
@@ -137,25 +133,6 @@ class _Blank:
                     yield f"{node.name}:0"
 
 
-def _first_convolution(path: Path, frozen: FrozenGraph) -> str:
-    """The tensor that the first convolution takes, before any padding."""
-    nodes = {node.name: node for node in frozen.graph.node}
-    behind = set[str]()
-    first = set[str]()
-    for node in graph.in_order(frozen.graph):
-        after = any(node_name(name) in behind for name in node.input)
-        if node.op in _CONVOLUTIONS and not after:
-            first.add(node.input[0])
-        if after or node.op in _CONVOLUTIONS:
-            behind.add(node.name)
-    if len(first) != 1:
-        raise UserError(f"{path}: {len(first)} first convolutions in a detector, not one", hint=_AS_IT_IS)
-    (tensor,) = first
-    while nodes[node_name(tensor)].op in ("Pad", "PadV2", "MirrorPad", "Identity"):
-        tensor = nodes[node_name(tensor)].input[0]
-    return _full(tensor)
-
-
 def _heads(blank: _Blank) -> tuple[str, str, int, int]:
     """Encoded boxes and class predictions as they come out of convolutions, how many boxes, how many columns."""
     nodes = {node.name: node for node in blank.frozen.graph.node}
@@ -164,7 +141,8 @@ def _heads(blank: _Blank) -> tuple[str, str, int, int]:
         raise UserError(
             f"{blank.path}: its boxes are selected in a function that cannot be looked into", hint=_AS_IT_IS
         )
-    before = [_ancestors(nodes, [node.input[which] for node in suppressions]) for which in (0, 1)]
+    whole = blank.frozen.graph
+    before = [graph.ancestors(whole, [node.input[which] for node in suppressions]) for which in (0, 1)]
     raw = [f"{name}:0" for name in _raw(blank.frozen) if name in before[0] | before[1]]
     shapes = blank.session.shapes(raw, blank.feed)
     rows = {name: shape for name, shape in shapes.items() if len(shape) == 3 and shape[0] == 1}
@@ -176,7 +154,7 @@ def _heads(blank: _Blank) -> tuple[str, str, int, int]:
     scores = [
         name
         for name, shape in rows.items()
-        if boxes and shape[1] == rows[boxes][1] and node_name(name) in before[1] and not _related(nodes, name, boxes)
+        if boxes and shape[1] == rows[boxes][1] and node_name(name) in before[1] and not _related(whole, name, boxes)
     ]
     if not scores:
         raise UserError(f"{blank.path}: found no boxes and scores as they come out of convolutions", hint=_AS_IT_IS)
@@ -189,7 +167,7 @@ def _raw(frozen: FrozenGraph) -> list[str]:
     raw: dict[str, bool] = {}
     for node in graph.in_order(frozen.graph):
         given = [node_name(name) for name in node.input if name[0] != "^"]
-        if node.op in _CONVOLUTIONS:
+        if node.op in CONVOLUTIONS:
             raw[node.name] = True
         elif node.op in _LAYOUT or node.op == "BiasAdd":
             raw[node.name] = raw.get(given[0], False)
@@ -300,19 +278,5 @@ def _constant(nodes: Mapping[str, Any], name: str) -> float | None:
     return None
 
 
-def _ancestors(nodes: Mapping[str, Any], tensors: Iterable[str]) -> set[str]:
-    found, left = set[str](), [node_name(name) for name in tensors]
-    while left:
-        name = left.pop()
-        if name not in found:
-            found.add(name)
-            left += [node_name(one) for one in nodes[name].input if one[0] != "^"]
-    return found
-
-
-def _related(nodes: Mapping[str, Any], one: str, other: str) -> bool:
-    return node_name(one) in _ancestors(nodes, [other]) or node_name(other) in _ancestors(nodes, [one])
-
-
-def _full(tensor: str) -> str:
-    return tensor if ":" in tensor else f"{tensor}:0"
+def _related(whole: Any, one: str, other: str) -> bool:
+    return node_name(one) in graph.ancestors(whole, [other]) or node_name(other) in graph.ancestors(whole, [one])

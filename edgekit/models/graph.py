@@ -251,6 +251,18 @@ def in_order(graph: Any) -> list[Any]:
     return order + list(nodes.values())
 
 
+def ancestors(graph: Any, tensors: Iterable[str]) -> set[str]:
+    """The nodes of these tensors, and all that they are computed from."""
+    nodes = {node.name: node for node in graph.node}
+    found, left = set[str](), [node_name(name) for name in tensors]
+    while left:
+        name = left.pop()
+        if name not in found:
+            found.add(name)
+            left += [node_name(one) for one in nodes[name].input if one[0] != "^"]
+    return found
+
+
 def short_names(nodes: Iterable[str]) -> dict[str, str]:
     """Nodes as {name: tensor}: the last part of each, where no two have it in common."""
     nodes = list(nodes)

@@ -17,6 +17,8 @@ from edgekit.runtimes import gate
 
 TIME_LIMIT_S = 300.0
 
+FILES = "it takes files of pictures: to decode, resize and scale them is cut off, and declared instead, by convert"
+
 
 @dataclass(frozen=True)
 class Inspection:
@@ -59,7 +61,7 @@ def inspect(path: Path, *, log: Path | None = None) -> Inspection:
         "sha256": model.sha256,
         "size": model.size,
     }
-    found["convertible"] = bool(found.get("inputs")) and found.get("convertible", True)
+    found["convertible"] = found.get("convertible", bool(found.get("inputs")))
     found["notes"] = [*model.notes, *found.get("notes", ())]
     return schema.read(Inspection, {**facts, **found}, "inspection")
 
@@ -85,6 +87,8 @@ def _saved_model(path: Path) -> dict[str, Any]:
     try:
         signature = savedmodel.serving_signature(path, found)
     except UserError as error:
+        if found.prepares and error.fields.get("dtype") == "string":
+            return {**facts, "convertible": True, "notes": (FILES,)}
         return {**facts, "notes": (error.message,)}
     return {**facts, "inputs": signature.inputs, "outputs": signature.outputs}
 

@@ -10,7 +10,7 @@ from typing import Any
 from edgekit_runtime.manifest import DTYPES, TensorSpec
 
 from edgekit.errors import UserError
-from edgekit.models import detector, graph
+from edgekit.models import detector, graph, picture_input
 from edgekit.models.graph import FrozenGraph
 from edgekit.models.source import COPY_AGAIN, SAVED_MODEL, SAVED_MODEL_TEXT
 
@@ -34,7 +34,8 @@ class Graph:
     `serving` is the signature that is converted and `name` its name: the one that was asked for, the only one, else
     "serving_default".
     `constants` counts the numbers held in the graph itself; `code` names the operators that are code or touch files;
-    `version` is 1 for TensorFlow 1's kind, which holds no objects; `suppresses` says that it selects boxes.
+    `version` is 1 for TensorFlow 1's kind, which holds no objects; `suppresses` says that it selects boxes,
+    `prepares` that it decodes or loops over pictures.
     """
 
     version: int
@@ -47,6 +48,7 @@ class Graph:
     code: tuple[str, ...]
     tensorflow: str
     suppresses: bool
+    prepares: bool
 
 
 def read(path: Path, signature: str | None = None) -> Graph:
@@ -73,6 +75,7 @@ def read(path: Path, signature: str | None = None) -> Graph:
         code=graph.code_in(chosen.graph_def),
         tensorflow=chosen.meta_info_def.tensorflow_version,
         suppresses=detector.suppresses(chosen.graph_def),
+        prepares=picture_input.prepares(chosen.graph_def),
     )
 
 
@@ -100,8 +103,8 @@ def _require_variables(path: Path, whole: Any) -> None:
         )
 
 
-def serving_signature(path: Path, found: Graph) -> Signature:
-    """The signature that is converted: see Graph. Raises UserError that lists what there is instead."""
+def require_signature(path: Path, found: Graph) -> None:
+    """Raises UserError that lists what there is instead."""
     if found.serving is None:
         raise UserError(
             f"{path}: has no {'serving ' if found.name == SIGNATURE else ''}signature '{found.name}'; "
@@ -111,6 +114,11 @@ def serving_signature(path: Path, found: Graph) -> Signature:
             else "export it with signatures={'serving_default': ...}",
             signatures=list(found.signatures),
         )
+
+
+def serving_signature(path: Path, found: Graph) -> Signature:
+    """The signature that is converted: see Graph. Raises UserError for one that there is not, or not of numbers."""
+    require_signature(path, found)
     inputs = tuple(_spec(path, name, info) for name, info in sorted(found.serving.inputs.items()))
     outputs = tuple(_spec(path, name, info) for name, info in sorted(found.serving.outputs.items()))
     if not inputs or not outputs:

@@ -56,7 +56,9 @@ class TestModel:
     def test_a_damaged_archive(self, edgekit: Program, material: Material) -> None:
         content = material.keras.read_bytes()
         (edgekit.cwd / "cut.keras").write_bytes(content[: len(content) // 2])
-        assert refused(edgekit, Path("cut.keras"), material.pictures)["hint"].startswith("if it is cut or damaged, copy it")
+        assert refused(edgekit, Path("cut.keras"), material.pictures)["hint"].startswith(
+            "if it is cut or damaged, copy it"
+        )
 
     def test_a_cut_tflite(self, edgekit: Program, material: Material, made: Made) -> None:
         content = made.int8.read_bytes()

@@ -37,8 +37,8 @@ def looped(frozen: Path, output: Path, *, encoded: bool = False, resize: Callabl
     return output
 
 
-def looped_saved_model(frozen: Path, output: Path) -> Path:
-    """A SavedModel of TensorFlow 2 with the loop in its signature."""
+def looped_saved_model(frozen: Path, output: Path, *, takes: str = "") -> Path:
+    """A SavedModel of TensorFlow 2 with the loop in its signature, which takes pixels, "of files" or "of examples"."""
     import tensorflow as tf
 
     pruned = tf.compat.v1.wrap_function(
@@ -46,10 +46,19 @@ def looped_saved_model(frozen: Path, output: Path) -> Path:
     )
 
     def serve(input_tensor: Any) -> Any:
-        return dict(zip(OUTPUTS, pruned(input_tensor), strict=True))
+        pictures = input_tensor
+        if takes == "of examples":
+            parsed = tf.io.parse_example(pictures, {"image/encoded": tf.io.FixedLenFeature([], tf.string)})
+            pictures = parsed["image/encoded"]
+        if takes:
+            spec = tf.TensorSpec([None, None, 3], tf.uint8)
+            pictures = tf.map_fn(lambda one: tf.io.decode_jpeg(one, 3), pictures, fn_output_signature=spec)
+            pictures = tf.ensure_shape(pictures, [1, None, None, 3])
+        return dict(zip(OUTPUTS, pruned(pictures), strict=True))
 
+    given = tf.TensorSpec([1], tf.string) if takes else tf.TensorSpec([1, None, None, 3], tf.uint8)
     module = tf.Module()
-    module.serve = tf.function(serve, input_signature=[tf.TensorSpec([1, None, None, 3], tf.uint8, "input_tensor")])
+    module.serve = tf.function(serve, input_signature=[tf.TensorSpec(given.shape, given.dtype, "input_tensor")])
     module.pruned = pruned
     tf.saved_model.save(module, str(output), signatures=module.serve)
     return output

@@ -17,7 +17,7 @@ from edgekit_runtime.engine import Engine
 from edgekit_runtime.manifest import Preprocess
 from PIL import Image
 
-from edgekit.conversion import boxes, convert, examples
+from edgekit.conversion import boxes, convert, examples, measured
 from edgekit.conversion.lowering import Opened, open_source
 from edgekit.conversion.record import Files
 from edgekit.datasets import declaration
@@ -166,12 +166,12 @@ def opened(model: Path, folder: Path) -> Opened:
     return open_source(model, recognise(model), folder, trust_code=False)
 
 
-@pytest.mark.parametrize("kind", ["while", "map", "encoded"])
+@pytest.mark.parametrize("kind", ["while", "map", "encoded", "map of files", "map of examples"])
 def test_loops_before_the_network_are_cut_off_and_declared(
     frozen: Path, cut: Opened, tmp_path: Path, kind: str, unseen: list[np.ndarray]
 ) -> None:
-    if kind == "map":
-        model = exports.looped_saved_model(frozen, tmp_path / "export")
+    if kind.startswith("map"):
+        model = exports.looped_saved_model(frozen, tmp_path / "export", takes=kind.removeprefix("map").strip())
     else:
         model = exports.looped(frozen, tmp_path / "looped.pb", encoded=kind == "encoded")
     whole = opened(model, tmp_path)
@@ -183,6 +183,7 @@ def test_loops_before_the_network_are_cut_off_and_declared(
     np.testing.assert_allclose(found.anchors, cut.detector.anchors, atol=1e-6)
     assert (found.picture.width, found.picture.height, found.picture.color) == (320, 320, "RGB")
     assert found.picture.mean == found.picture.std == (127.5, 127.5, 127.5)
+    assert whole.picture == found.picture
     (note,) = [note for note in whole.notes if note.startswith("of the graph's")]
     before, after = (int(word) for word in note.split() if word.isdigit())
     assert 0 < after < before - 400
@@ -219,9 +220,15 @@ def test_what_the_board_does_not_do_is_refused_by_name(
 )
 def test_a_wrong_declaration_is_an_error(cut: Opened, frozen: Path, declared: Declaration, says: str) -> None:
     assert cut.detector is not None
+    assert cut.picture is not None
+    detector, picture = cut.detector, cut.picture
+
+    def declared_so() -> None:
+        boxes.require_labels(measured.declare(frozen, declared, picture), detector)
+
     with pytest.raises(UserError, match=says):
-        boxes.declare(frozen, declared, cut.detector)
-    right = boxes.declare(frozen, declare(range="-1..1", width=320), cut.detector)
+        declared_so()
+    right = measured.declare(frozen, declare(range="-1..1", width=320), picture)
     assert right.mean == (127.5, 127.5, 127.5)
 
 

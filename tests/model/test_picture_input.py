@@ -1,0 +1,164 @@
+"""A classifier that decodes, resizes and scales its pictures itself: that is cut off and declared; its answers stay."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from edgekit_runtime.engine import Engine
+
+from edgekit.conversion import convert
+from edgekit.conversion.lowering import open_source
+from edgekit.conversion.record import Conversion, Files
+from edgekit.datasets.declaration import declare
+from edgekit.errors import UserError
+from edgekit.models.inspection import inspect
+from edgekit.models.source import recognise
+from edgekit.profiles.profile import DeviceProfile
+from tests.model.conftest import colour_model
+
+SIZE = 16
+MEAN, STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
+
+
+def serving(folder: Path, prepare: Callable[[Any], Any], given: Any) -> Path:
+    """A SavedModel of TensorFlow 2 that prepares each picture in a map_fn, as serving exports do."""
+    import tensorflow as tf
+
+    network = colour_model()
+    pixels = tf.TensorSpec([SIZE, SIZE, 3], tf.float32)
+
+    def serve(pictures: Any) -> Any:
+        ready = tf.map_fn(prepare, pictures, fn_output_signature=pixels)
+        return {"colour": network(ready)}
+
+    module = tf.Module()
+    module.network = network
+    module.serve = tf.function(serve, input_signature=[tf.TensorSpec(given.shape, given.dtype, "pictures")])
+    tf.saved_model.save(module, str(folder), signatures=module.serve)
+    return folder
+
+
+def decoded(file: Any) -> Any:
+    """As serving exports of classifiers do: decode, resize, -1..1."""
+    import tensorflow as tf
+
+    return resized(tf.io.decode_image(file, channels=3, expand_animations=False))
+
+
+def resized(pixels: Any) -> Any:
+    import tensorflow as tf
+
+    small = tf.image.resize(tf.cast(pixels, tf.float32), [SIZE, SIZE])
+    return tf.ensure_shape(small / 127.5 - 1.0, [SIZE, SIZE, 3])
+
+
+def by_channel(pixels: Any) -> Any:
+    import tensorflow as tf
+
+    small = tf.image.resize(tf.cast(pixels, tf.float32), [SIZE, SIZE])
+    return tf.ensure_shape((small - MEAN) / STD, [SIZE, SIZE, 3])
+
+
+@pytest.fixture(scope="module")
+def of_files(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    import tensorflow as tf
+
+    return serving(tmp_path_factory.mktemp("files") / "files", decoded, tf.TensorSpec([None], tf.string))
+
+
+@pytest.fixture(scope="module")
+def made(
+    of_files: Path, pictures: Path, board: DeviceProfile, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, Conversion]:
+    output = tmp_path_factory.mktemp("made") / "m.tflite"
+    return output, convert.convert(
+        of_files, profile=board, data=pictures, output=output, samples=30, log=output.with_suffix(".log")
+    )
+
+
+def test_what_it_does_to_a_picture_is_declared(made: tuple[Path, Conversion]) -> None:
+    _, record = made
+    assert record.preprocess is not None
+    assert (record.preprocess.width, record.preprocess.height, record.preprocess.color) == (SIZE, SIZE, "RGB")
+    assert record.preprocess.filter == "linear"
+    assert record.preprocess.mean == record.preprocess.std == (127.5, 127.5, 127.5)
+    (note,) = [note for note in record.notes if note.startswith("cut off")]
+    assert note == (
+        "cut off and declared instead: a file is decoded, resized to 16x16 by the filter 'linear' and scaled, "
+        "(pixel - 127.5) / 127.5 of RGB"
+    )
+    assert [spec.shape for spec in record.inputs] == [(-1, SIZE, SIZE, 3)]
+
+
+def test_it_answers_as_the_original(made: tuple[Path, Conversion], of_files: Path, pictures: Path) -> None:
+    import tensorflow as tf
+
+    path, record = made
+    signature = tf.saved_model.load(str(of_files)).signatures["serving_default"]
+    files = sorted(pictures.rglob("*.png"))[::6]
+    wanted = signature(pictures=tf.constant([file.read_bytes() for file in files]))["colour"].numpy()
+    for model, close in ((Files.of(path).float, 5e-3), (path, 0.05)):
+        with Engine.load(model, preprocess=record.preprocess) as engine:
+            got = engine.infer_real([_real(engine, files)])[0]
+        np.testing.assert_allclose(got, wanted, atol=close)
+
+
+def _real(engine: Engine, files: list[Path]) -> Any:
+    from edgekit_runtime import quant
+
+    return quant.dequantize(engine.rows(files), engine.inputs[0])
+
+
+def test_inspect_says_what_will_be_cut(of_files: Path) -> None:
+    found = inspect(of_files)
+    assert found.convertible
+    assert found.notes == (
+        "it takes files of pictures: to decode, resize and scale them is cut off, and declared instead, by convert",
+    )
+
+
+@pytest.mark.parametrize(("prepare", "mean", "std"), [(resized, (127.5,) * 3, (127.5,) * 3), (by_channel, MEAN, STD)])
+def test_a_loop_over_pixels_of_any_size(
+    tmp_path: Path, prepare: Callable[[Any], Any], mean: tuple[float, ...], std: tuple[float, ...]
+) -> None:
+    import tensorflow as tf
+
+    model = serving(tmp_path / "pixels", prepare, tf.TensorSpec([None, None, None, 3], tf.uint8))
+    opened = open_source(model, recognise(model), tmp_path, trust_code=False)
+    assert opened.picture is not None
+    np.testing.assert_allclose(opened.picture.mean, mean, atol=0.01)
+    np.testing.assert_allclose(opened.picture.std, std, atol=0.01)
+    assert [(spec.shape, spec.dtype) for spec in opened.inputs] == [((-1, SIZE, SIZE, 3), "float32")]
+
+
+def test_what_mean_and_std_cannot_say_is_refused(tmp_path: Path) -> None:
+    import tensorflow as tf
+
+    model = serving(tmp_path / "files", lambda file: decoded(file) ** 2, tf.TensorSpec([None], tf.string))
+    with pytest.raises(UserError, match="does more to a picture than to resize it and to scale its pixels") as caught:
+        open_source(model, recognise(model), tmp_path, trust_code=False)
+    assert caught.value.hint
+
+
+def test_another_declaration_than_the_graphs_is_an_error(of_files: Path, pictures: Path, board: DeviceProfile) -> None:
+    with pytest.raises(UserError, match="the declared range is not what its graph does"):
+        convert.convert(
+            of_files, profile=board, data=pictures, output=of_files.parent / "m.tflite",
+            declaration=declare(range="0..1"), log=of_files.parent / "log",
+        )  # fmt: skip
+
+
+def test_text_that_is_no_picture_is_refused(tmp_path: Path) -> None:
+    import tensorflow as tf
+
+    module = tf.Module()
+    module.serve = tf.function(
+        lambda text: {"length": tf.strings.length(text)}, input_signature=[tf.TensorSpec([None], tf.string, "text")]
+    )
+    tf.saved_model.save(module, str(tmp_path / "text"), signatures=module.serve)
+    with pytest.raises(UserError, match="tensor 'text' is string, which TFLite on a board does not take"):
+        open_source(tmp_path / "text", "saved-model", tmp_path, trust_code=False)
