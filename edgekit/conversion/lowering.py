@@ -208,8 +208,10 @@ def _saved_model(path: Path, source: Path, folder: Path, found: savedmodel.Graph
 
     def lower(inputs: tuple[TensorSpec, ...], normalise: Preprocess | None = None) -> Model:
         loaded, signature = load(source, path), serving
-        if normalise is not None:
-            loaded = load(_wrapped(loaded, serving, inputs, folder / "pixels", normalise), path)
+        last = channels_last(serving.inputs)
+        turned = last != serving.inputs and inputs[0].shape[3] == last[0].shape[3]
+        if normalise is not None or turned:
+            loaded = load(_wrapped(loaded, serving, inputs, folder / "pixels", normalise, turned=turned), path)
             signature = replace(serving, name=savedmodel.SIGNATURE)
         fixed = tuple(replace(spec, shape=(1, *spec.shape[1:])) if batch.has_batch(spec) else spec for spec in inputs)
 
@@ -235,6 +237,16 @@ def _saved_model(path: Path, source: Path, folder: Path, found: savedmodel.Graph
         return content, _real(found.inputs, content)
 
     return Opened(serving.inputs, lower)
+
+
+def channels_last(inputs: tuple[TensorSpec, ...]) -> tuple[TensorSpec, ...]:
+    """The inputs of a model of pictures [N, channels, height, width] as [N, height, width, channels]; others as they
+    are. Opened.lower takes either.
+    """
+    shape = inputs[0].shape if len(inputs) == 1 else ()
+    if len(shape) != 4 or shape[1] not in (1, 3) or shape[3] in (1, 3):
+        return inputs
+    return (replace(inputs[0], shape=(shape[0], *shape[2:], shape[1])),)
 
 
 def _real(inputs: tuple[TensorSpec, ...], content: bytes) -> tuple[TensorSpec, ...]:
@@ -308,9 +320,17 @@ def without_data(folder: Path, *, half: bool) -> bytes:
 
 
 def _wrapped(
-    loaded: Any, signature: Signature, inputs: Sequence[TensorSpec], folder: Path, normalise: Preprocess | None = None
+    loaded: Any,
+    signature: Signature,
+    inputs: Sequence[TensorSpec],
+    folder: Path,
+    normalise: Preprocess | None = None,
+    *,
+    turned: bool = False,
 ) -> Path:
-    """The serving signature with these input shapes, as a SavedModel of its own; with `normalise` behind pixels."""
+    """The serving signature with these input shapes, as a SavedModel of its own; with `normalise` behind pixels, and
+    `turned` to get channels last.
+    """
     import tensorflow as tf
 
     serving = loaded.signatures[signature.name]
@@ -324,6 +344,8 @@ def _wrapped(
     def serve(**given: Any) -> Any:
         if normalise is not None:
             given = {name: _normalised(pixels, normalise) for name, pixels in given.items()}
+        if turned:
+            given = {name: tf.transpose(pixels, [0, 3, 1, 2]) for name, pixels in given.items()}
         return serving(**given)
 
     function = tf.function(serve).get_concrete_function(**specs)

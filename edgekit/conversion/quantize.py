@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from edgekit import worker
 from edgekit.conversion import boxes, integer, measured
-from edgekit.conversion.lowering import Opened, failures, open_source
+from edgekit.conversion.lowering import Opened, channels_last, failures, open_source
 from edgekit.datasets import declaration as declarations
 from edgekit.datasets.dataset import RepresentativeDataset, Stream, open_dataset
 from edgekit.datasets.declaration import Declaration
@@ -108,6 +108,11 @@ class Prepared:
         return given if self.inputs[0].dtype == "float32" and not self.opened.fixed else None
 
     @property
+    def turned(self) -> bool:
+        """Whether its pictures are given with the channels last, which the source wants first."""
+        return self.preprocess is not None and channels_last(self.opened.inputs) != self.opened.inputs
+
+    @property
     def detects(self) -> bool:
         """Whether it is a detector, recognised or declared."""
         return self.opened.detector is not None or self.declared.detection is not None
@@ -182,6 +187,7 @@ def quantize(request: Request, progress: Progress) -> tuple[Quantized, ...]:
             versions=versions,
             notes=(*opened.notes, *notes)
             + (("mean and std are in the model: it takes pixels",) if inside is not None else ())
+            + (("its input was turned: it takes channels last, as pictures have them",) if ready.turned else ())
             + (("the batch is fixed to 1",) if inputs[0].shape[:1] == (1,) else ())
             + _repeated(labels)
             + stream.notes(),
@@ -214,8 +220,9 @@ def prepare(model: Path, form: str, declared: Declaration, data: Path, folder: P
             key="task",
         )
     dataset = open_dataset(data, None if heads or opened.detector else declared.labels)
-    preprocess = declarations.preprocess(declared, opened.inputs, pictures=dataset.pixels)
-    return Prepared(opened, declared, dataset, preprocess, _fixed(opened.inputs, dataset, preprocess), anchors)
+    inputs = channels_last(opened.inputs) if dataset.pixels and not opened.fixed else opened.inputs
+    preprocess = declarations.preprocess(declared, inputs, pictures=dataset.pixels)
+    return Prepared(opened, declared, dataset, preprocess, _fixed(inputs, dataset, preprocess), anchors)
 
 
 def _int8(request: Request, number: int, calibrated: bytes, folder: Path) -> tuple[tuple[str, ...], str | None]:

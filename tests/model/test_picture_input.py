@@ -15,9 +15,11 @@ from edgekit.conversion.lowering import open_source
 from edgekit.conversion.record import Conversion, Files
 from edgekit.datasets.declaration import declare
 from edgekit.errors import UserError
+from edgekit.models import flatbuffer
 from edgekit.models.inspection import inspect
 from edgekit.models.source import recognise
 from edgekit.profiles.profile import DeviceProfile
+from edgekit.validation.validate import validate_conversion
 from tests.model.conftest import colour_model
 
 SIZE = 16
@@ -162,3 +164,44 @@ def test_text_that_is_no_picture_is_refused(tmp_path: Path) -> None:
     tf.saved_model.save(module, str(tmp_path / "text"), signatures=module.serve)
     with pytest.raises(UserError, match="tensor 'text' is string, which TFLite on a board does not take"):
         open_source(tmp_path / "text", "saved-model", tmp_path, trust_code=False)
+
+
+@pytest.mark.parametrize("mean", [None, MEAN])
+def test_pictures_for_a_model_with_channels_first(
+    pictures: Path, board: DeviceProfile, tmp_path: Path, mean: tuple[float, ...] | None
+) -> None:
+    """Its input is turned, and the converter sees that two turns are none."""
+    import tensorflow as tf
+
+    module = tf.Module()
+    module.network = colour_model()
+    first = tf.TensorSpec([None, 3, SIZE, SIZE], tf.float32, "x")
+    module.serve = tf.function(
+        lambda x: {"colour": module.network(tf.transpose(x, [0, 2, 3, 1]))}, input_signature=[first]
+    )
+    tf.saved_model.save(module, str(tmp_path / "first"), signatures=module.serve)
+    declaration = declare(range="-1..1") if mean is None else declare(mean=mean, std=STD)
+    record = convert.convert(
+        tmp_path / "first", profile=board, data=pictures, output=tmp_path / "m.tflite", declaration=declaration,
+        log=tmp_path / "log",
+    )  # fmt: skip
+    assert [spec.shape for spec in record.inputs] == [(-1, SIZE, SIZE, 3)]
+    assert "its input was turned: it takes channels last, as pictures have them" in record.notes
+    assert "TRANSPOSE" not in flatbuffer.read(tmp_path / "m.tflite").operators
+    (accuracy,) = validate_conversion(tmp_path / "m.tflite", pictures).metrics
+    assert accuracy.int8_value == (1.0 if mean is None else accuracy.float_value)
+
+
+def test_arrays_for_a_model_with_channels_first_stay_as_they_are(board: DeviceProfile, tmp_path: Path) -> None:
+    import tensorflow as tf
+
+    module = tf.Module()
+    first = tf.TensorSpec([None, 3, 8, 8], tf.float32, "x")
+    module.serve = tf.function(lambda x: {"y": tf.reduce_mean(x * 2.0, [2, 3])}, input_signature=[first])
+    tf.saved_model.save(module, str(tmp_path / "first"), signatures=module.serve)
+    np.save(tmp_path / "data.npy", np.random.default_rng(1).normal(0, 1, (20, 3, 8, 8)).astype(np.float32))
+    record = convert.convert(
+        tmp_path / "first", profile=board, data=tmp_path / "data.npy", output=tmp_path / "m.tflite",
+        log=tmp_path / "log",
+    )  # fmt: skip
+    assert [spec.shape for spec in record.inputs] == [(-1, 3, 8, 8)]
