@@ -35,6 +35,7 @@ from edgekit.runtimes import gate
 _SIZES_AT_RUN_TIME = {"SHAPE", "RANGE", "FILL"}
 # A loop has no INT8 form, and a fused LSTM begins each sequence with what the last one has left.
 _LOOPS = {"WHILE", "UNIDIRECTIONAL_SEQUENCE_LSTM"}
+HALF = "it computes in float16 or bfloat16; it was converted as one that computes in float32"
 Model = tuple[bytes, tuple[TensorSpec, ...]]
 
 
@@ -96,6 +97,7 @@ def open_source(
         return _tflite(path)
     if form in KERAS:
         model = keras_model.load(path, form, trust_code=trust_code)
+        notes = (HALF,) if keras_model.to_float32(path, model) else ()
         try:
             keras_model.export(model, folder / "keras")
         except Exception as error:  # Keras and TensorFlow raise whatever the layers do
@@ -105,7 +107,7 @@ def open_source(
                 f"{path}: Keras cannot export it: {_first_line(error)}",
                 hint="export it yourself, with an input of fixed size: model.export('saved_model')",
             ) from error
-        return _saved_model(path, folder / "keras", folder, savedmodel.read(folder / "keras"))
+        return replace(_saved_model(path, folder / "keras", folder, savedmodel.read(folder / "keras")), notes=notes)
     if form == "saved-model":
         found = savedmodel.read(path, signature)
         _refuse_code(path, found.code, trust_code=trust_code)
@@ -378,6 +380,12 @@ def _conversion_failure(named: Path, text: str) -> UserError | CheckFailed:
     found += re.findall(r"'tf\.(TensorList\w+)' op requires", text)
     found += re.findall(r"Quantization (?:to \S+ )?not (?:yet )?supported for op: '?(\w+)", text)
     operators = sorted({name.strip() for group in found for name in group.split(",") if name.strip()})
+    if operators and re.search(r"xb?f16>", text):
+        return UserError(
+            f"{named}: computes in float16 or bfloat16, which TFLite has no operators for: {', '.join(operators)}",
+            hint="give the Keras file, which is converted in float32, or export it with the policy 'float32'",
+            operators=operators,
+        )
     if operators:
         return UserError(
             f"{named}: no INT8 TFLite operator does the work of: {', '.join(operators)}",

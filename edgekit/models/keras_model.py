@@ -14,6 +14,7 @@ from edgekit.errors import UserError
 from edgekit.models import keras_archive, keras_h5
 from edgekit.models.keras_h5 import KerasFile
 
+_HALVES = ("float16", "bfloat16")
 SUFFIXES = {"keras": ".keras", "keras-h5": ".h5"}
 
 
@@ -71,6 +72,25 @@ def library(file: KerasFile) -> Any:
     import keras
 
     return keras
+
+
+def to_float32(path: Path, model: Any) -> bool:
+    """Let a model of mixed precision compute in float32, as its weights are; whether it was one.
+
+    Raises UserError for weights of half a float32.
+    """
+    halves = [layer for layer in model._flatten_layers() if str(layer.compute_dtype) in _HALVES]
+    if any(str(layer.variable_dtype) in _HALVES and layer.weights for layer in halves):
+        raise UserError(
+            f"{path}: its weights are in float16 or bfloat16, not only what it computes",
+            hint="build it with the policy 'float32', set these weights, and save that",
+        )
+    for layer in halves:
+        if _is_keras_3(model):
+            layer.dtype_policy = "float32"
+        else:
+            layer._set_dtype_policy("float32")
+    return bool(halves)
 
 
 def export(model: Any, folder: Path) -> None:

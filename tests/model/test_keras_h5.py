@@ -17,8 +17,9 @@ from edgekit_runtime.engine import Engine
 from hypothesis import HealthCheck, given, settings
 
 from edgekit.conversion import convert
+from edgekit.conversion.record import Files
 from edgekit.errors import UserError
-from edgekit.models import keras_h5
+from edgekit.models import flatbuffer, keras_h5, keras_model
 from edgekit.models.inspection import inspect
 from edgekit.profiles.profile import DeviceProfile
 
@@ -161,3 +162,53 @@ def test_a_keras_2_model_that_holds_more_than_weights_is_exported(tmp_path: Path
     keras_model.export(model, tmp_path / "saved")
     found = savedmodel.read(tmp_path / "saved")
     assert [spec.name for spec in savedmodel.serving_signature(tmp_path / "saved", found).inputs] == ["word"]
+
+
+_MIXED = """\
+import sys
+{imports}
+keras.mixed_precision.set_global_policy(sys.argv[2])
+image = keras.layers.Input((8, 8, 3), name="image")
+hidden = keras.layers.Conv2D(4, 3, activation="relu")(image)
+mean = keras.layers.GlobalAveragePooling2D()(keras.layers.BatchNormalization()(hidden))
+model = keras.Model(image, keras.layers.Dense(3, name="scores")(mean))
+model.save(sys.argv[1])
+"""
+
+
+def mixed(version: str, policy: str, path: Path) -> Path:
+    script = _MIXED.format(imports=KERAS[version])
+    subprocess.run([sys.executable, "-c", script, path, policy], check=True, capture_output=True, timeout=300)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("version", "policy"), [("2", "mixed_float16"), ("3", "mixed_float16"), ("3", "mixed_bfloat16")]
+)
+def test_a_model_of_mixed_precision_is_converted_in_float32(
+    version: str, policy: str, board: DeviceProfile, tmp_path: Path
+) -> None:
+    model = mixed(version, policy, tmp_path / "model.h5")
+    samples = np.random.default_rng(1).uniform(-1, 1, (20, 8, 8, 3)).astype(np.float32)
+    np.save(tmp_path / "data.npy", samples)
+    record = convert.convert(
+        model, profile=board, data=tmp_path / "data.npy", output=tmp_path / "m.tflite", log=tmp_path / "log"
+    )
+    assert "it computes in float16 or bfloat16; it was converted as one that computes in float32" in record.notes
+    assert flatbuffer.read(tmp_path / "m.tflite").quantization == "int8"
+    original = keras_model.load(model, "keras-h5", trust_code=False)
+    with Engine.load(Files.of(tmp_path / "m.tflite").float) as engine:
+        got = engine.infer_real([samples])[0]
+    wanted = np.asarray(original(samples), np.float32)
+    np.testing.assert_allclose(got, wanted, atol=0.02 * np.abs(wanted).max())  # bfloat16 has 8 bits
+
+
+@pytest.mark.parametrize("version", ["2", "3"])
+def test_weights_in_float16_are_refused(version: str, board: DeviceProfile, tmp_path: Path) -> None:
+    model = mixed(version, "float16", tmp_path / "model.h5")
+    np.save(tmp_path / "data.npy", np.zeros((20, 8, 8, 3), np.float32))
+    with pytest.raises(UserError, match="its weights are in float16 or bfloat16") as caught:
+        convert.convert(
+            model, profile=board, data=tmp_path / "data.npy", output=tmp_path / "m.tflite", log=tmp_path / "log"
+        )
+    assert caught.value.hint
