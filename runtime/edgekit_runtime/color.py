@@ -14,12 +14,22 @@ if TYPE_CHECKING:
 # 255/224).
 _LUMA, _RED_V, _GREEN_U, _GREEN_V, _BLUE_U = 76309, 104597, 25675, 53279, 132201
 _HALF = 1 << 15
+_GREY = (19595, 38470, 7471)  # of 65536: 0.299, 0.587, 0.114
 
 
-def grey(rgb: Pixels) -> Pixels:
-    """ITU-R 601 luma (..., 1) of RGB (..., 3) in Pillow's fixed point, so that both ways give the same bits."""
-    red, green, blue = (rgb[..., channel].astype(np.uint32) for channel in range(3))
-    return ((red * 19595 + green * 38470 + blue * 7471 + 0x8000) >> 16).astype(np.uint8)[..., None]
+def grey(rgb: Pixels, scratch: Scratch) -> Pixels:
+    """ITU-R 601 luma (H, W, 1) of RGB (H, W, 3) in Pillow's fixed point, so that both ways give the same bits."""
+    shape = rgb.shape[:2]
+    total, one = scratch.get("total", shape, np.uint32), scratch.get("one", shape, np.uint32)
+    total[...] = np.uint32(_HALF)
+    for channel, weight in enumerate(_GREY):
+        one[...] = rgb[..., channel]
+        one *= np.uint32(weight)
+        total += one
+    total >>= np.uint32(16)
+    out = scratch.get("grey", (*shape, 1), np.uint8)
+    np.copyto(out[..., 0], total, casting="unsafe")
+    return out
 
 
 def grey_of_luma(luma: Pixels, scratch: Scratch) -> Pixels:

@@ -31,7 +31,9 @@ class Plane:
     column: int
 
     def view(self, frame: Pixels) -> Pixels:
-        """The samples (height, width, channels) of a contiguous frame; nothing is copied."""
+        """The samples (height, width, channels) of a frame, in one piece if it has other planes. Copies nothing."""
+        if frame.size == self.height * self.width * self.channels:
+            return frame.reshape(self.height, self.width, self.channels)
         first = self.offset % self.column
         start = self.offset - first
         flat = frame.reshape(-1)[start : start + self.height * self.width * self.column]
@@ -40,12 +42,15 @@ class Plane:
 
 @dataclass(frozen=True)
 class Layout:
-    """What a frame is: its format, its size in pixels, and its planes (pixels; or Y and UV; or Y, U and V)."""
+    """What a frame is: its format, its size in pixels, its planes (pixels; or Y and UV; or Y, U and V), and whether it
+    lies in one piece: without gaps between its rows, and not turned round.
+    """
 
     format: str
     height: int
     width: int
     planes: Tuple[Plane, ...]
+    whole: bool = True
 
 
 def layout(frame: Array, form: str) -> Layout:
@@ -71,7 +76,7 @@ def layout(frame: Array, form: str) -> Layout:
         form += "A"
     if channels != PACKED[form]:
         raise _misfit(frame, form)
-    return Layout(form, height, width, (Plane(height, width, channels, 0, channels),))
+    return Layout(form, height, width, (Plane(height, width, channels, 0, channels),), frame.flags.c_contiguous)
 
 
 def parse(text: str) -> Tuple[str, Tuple[int, ...]]:
@@ -96,16 +101,16 @@ def _subsampled(frame: Array, form: str) -> Layout:
             raise _misfit(frame, form)
         height, width = frame.shape[:2]
         chroma = [Plane(height, width // 2, 1, offset, 4) for offset in (1, 3)]
-        return Layout(form, height, width, (Plane(height, width, 1, 0, 2), *chroma))
+        return Layout(form, height, width, (Plane(height, width, 1, 0, 2), *chroma), frame.flags.c_contiguous)
     if frame.ndim != 2 or frame.shape[0] % 3 or frame.shape[1] % 2:
         raise _misfit(frame, form)
     height, width = frame.shape[0] // 3 * 2, frame.shape[1]
     luma = Plane(height, width, 1, 0, 1)
     size, half = height * width, (height // 2, width // 2)
     if form == "NV12":
-        return Layout(form, height, width, (luma, Plane(*half, 2, size, 2)))
+        return Layout(form, height, width, (luma, Plane(*half, 2, size, 2)), frame.flags.c_contiguous)
     chroma = [Plane(*half, 1, size + number * (size // 4), 1) for number in range(2)]
-    return Layout(form, height, width, (luma, *chroma))
+    return Layout(form, height, width, (luma, *chroma), frame.flags.c_contiguous)
 
 
 def _misfit(frame: Array, form: str) -> InputError:

@@ -52,7 +52,7 @@ class Preprocessor:
             source, form = decode(source, self.spec), "RGB"
         if not isinstance(form, str):
             raise InputError(f"a format is text, as 'RGB', not {type(form).__name__}")
-        key = (form, source.shape, source.dtype.num)
+        key = (form, source.shape, source.dtype.num, source.flags.c_contiguous)
         way = self._routes.get(key)
         if way is None:
             way = route(self.spec, frame.layout(source, form))
@@ -79,7 +79,8 @@ class Preprocessor:
     @property
     def findings(self) -> Tuple[str, ...]:
         """Work that whoever gives the pictures could spare, of the sizes and formats seen last."""
-        return tuple(finding for way in tuple(self._routes.values()) for finding in way.findings())
+        found = (finding for way in tuple(self._routes.values()) for finding in way.findings())
+        return tuple(dict.fromkeys(found))
 
 
 def load_pixels(source: Source, spec: Preprocess, *, format: str = "RGB") -> Pixels:

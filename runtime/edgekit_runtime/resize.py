@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 LINEAR = "linear"
 _PILLOW = {"nearest": 0, "bilinear": 2, "bicubic": 3, "area": 4}  # Pillow's numbers, the same since 2.7
 _ONE = 256  # OpenCV's weights of 8 bits
-_STRIP = 24 << 10  # bytes that Pillow hands over at once: each is a Python object
 
 
 @dataclass(frozen=True)
@@ -37,6 +36,17 @@ class Window:
     height: int
     left: int = 0
     top: int = 0
+
+    @property
+    def whole(self) -> bool:
+        """Whether it begins and ends between two pixels."""
+        return all(side == int(side) for side in self.box)
+
+    @property
+    def keeps(self) -> bool:
+        """Whether its pixels stay as they are."""
+        left, top, right, bottom = self.box
+        return self.whole and (right - left, bottom - top) == (self.width, self.height)
 
     @property
     def shrinks(self) -> float:
@@ -76,9 +86,14 @@ class Scratch:
 
     def get(self, name: str, shape: Tuple[int, ...], dtype: Any) -> Array:
         """The buffer of that name; what it holds is what was left in it."""
+        found: Array = self.once(name, lambda: np.empty(shape, dtype))
+        return found
+
+    def once(self, name: str, make: Callable[[], Any]) -> Any:
+        """What `make` made the first time."""
         found = getattr(self._local, name, None)
         if found is None:
-            found = np.empty(shape, dtype)
+            found = make()
             setattr(self._local, name, found)
         return found
 
@@ -90,15 +105,14 @@ def scaler(plane: Plane, part: Window, kind: str, across: int, down: int) -> Cal
     Raises InputError when Pillow is needed and is not there.
     """
     left, top, right, bottom = part.box
-    whole = all(side == int(side) for side in part.box)
     rows, columns = slice(int(top), int(bottom)), slice(int(left), int(right))
-    if whole and (right - left, bottom - top) == (part.width, part.height):
+    if part.keeps:
         return lambda frame: plane.view(frame)[rows, columns]
-    if whole and (part.width, part.height) == ((right - left) * across, (bottom - top) * down):
+    if part.whole and (part.width, part.height) == ((right - left) * across, (bottom - top) * down):
         return _repeated(plane, rows, columns, across, down)
     if kind != LINEAR:
         return _pillow_scaler(plane, part, kind)
-    opencv = _opencv() if whole and plane.column == plane.channels else None
+    opencv = _opencv() if part.whole and plane.column == plane.channels else None
     if opencv is not None:
         return _opencv_scaler(opencv, plane, part, rows, columns)
     return Linear(plane, part)
@@ -123,34 +137,45 @@ def _pillow_scaler(plane: Plane, part: Window, kind: str) -> Callable[[Pixels], 
     scratch = Scratch()
     size = (part.width, part.height)
 
-    def one(samples: Pixels, out: Pixels) -> None:
+    def one(samples: Pixels) -> Pixels:
         if not samples.flags.c_contiguous:
             held = scratch.get("plane", samples.shape, np.uint8)
             held[...] = samples
             samples = held
-        _from_pillow(image_module.fromarray(samples).resize(size, _PILLOW[kind], part.box), out)
+        canvas: Canvas = scratch.once("canvas", lambda: Canvas(image_module, *size, samples.ndim == 3))
+        return canvas.show(image_module.fromarray(samples).resize(size, _PILLOW[kind], part.box))
 
     def scale(frame: Pixels) -> Pixels:
         samples = plane.view(frame)
-        out = scratch.get("out", (part.height, part.width, plane.channels), np.uint8)
         if plane.channels == 3:
-            one(samples, out)
-        else:  # Pillow would weigh the colours of four channels by the fourth
-            for channel in range(plane.channels):
-                one(samples[..., channel], out[..., channel : channel + 1])
+            return one(samples)
+        # Pillow would weigh the colours of four channels by the fourth.
+        out = scratch.get("out", (part.height, part.width, plane.channels), np.uint8)
+        for channel in range(plane.channels):
+            out[..., channel] = one(samples[..., channel])
         return out
 
     return scale
 
 
-def _from_pillow(image: Any, out: Pixels) -> None:
-    """Copy a Pillow image (L or RGB) to `out` (H, W, C), in strips."""
-    height, width, channels = out.shape
-    step = max(1, _STRIP // (width * channels))
-    for top in range(0, height, step):
-        bottom = min(top + step, height)
-        strip = image.crop((0, top, width, bottom)) if step < height else image
-        out[top:bottom] = np.frombuffer(strip.tobytes(), np.uint8).reshape(bottom - top, width, channels)
+class Canvas:
+    """A Pillow image whose pixels lie in a NumPy array: to be read, they become no object of Python's."""
+
+    def __init__(self, image_module: Any, width: int, height: int, color: bool) -> None:
+        mode = "RGBX" if color else "L"
+        shape = (height, width, 4) if color else (height, width)
+        self._array = np.zeros(shape, np.uint8)
+        self._image = image_module.frombuffer(mode, (width, height), self._array, "raw", mode, 0, 1)
+        self._image.readonly = 0
+        self._image.paste(image_module.new("L", (1, 1), 255))
+        self._shared = bool(self._array.any())  # another Pillow may copy what it is given
+
+    def show(self, image: Any) -> Pixels:
+        """The pixels of an RGB image (H, W, 3), or of a grey one (H, W), until the next."""
+        if not self._shared:
+            return np.asarray(image)
+        self._image.paste(image)
+        return self._array[..., :3] if self._array.ndim == 3 else self._array
 
 
 class Linear:

@@ -27,6 +27,7 @@ class Route:
         self.layout = layout
         self.window = resize.window(layout.width, layout.height, spec)
         self._scratch = resize.Scratch()
+        self._copies = not layout.whole and (len(layout.planes) > 1 or not self.window.keeps)
         self.scalers = []
         for plane in layout.planes:
             across, down = layout.width // plane.width, layout.height // plane.height
@@ -35,8 +36,11 @@ class Route:
 
     def pixels(self, image: Array) -> Pixels:
         """uint8 (height, width, channels) of a frame: a view of it, or a buffer that holds until this thread's next."""
-        whole = image if image.flags.c_contiguous else np.ascontiguousarray(image)
-        return self._framed(self._colour([scale(whole) for scale in self.scalers]))
+        if self._copies:
+            held = self._scratch.get("whole", image.shape, np.uint8)
+            held[...] = image
+            image = held
+        return self._framed(self._colour([scale(image) for scale in self.scalers]))
 
     def findings(self) -> Tuple[str, ...]:
         """What whoever gives such frames could leave out."""
@@ -55,6 +59,10 @@ class Route:
                 )
         elif shrinks < 1:
             found.append(f"frames arrive {size}, smaller than the model's {spec.width}x{spec.height}, and are enlarged")
+        if self._copies:
+            found.append(
+                f"frames of {size} have gaps, or are turned round, and are copied first: give them in one piece"
+            )
         if layout.format in ("RGBA", "BGRA"):
             found.append(f"frames arrive in {layout.format} and their alpha is dropped: ask for {layout.format[:3]}")
         if spec.color == "GRAY" and layout.format in ("RGB", "BGR", "RGBA", "BGRA"):
@@ -73,7 +81,7 @@ class Route:
             return lambda planes: np.broadcast_to(planes[0], (*planes[0].shape[:2], spec.channels))
         as_given = _BACKWARD if form.startswith("BGR") else _FORWARD
         if spec.color == "GRAY":
-            return lambda planes: color.grey(planes[0][..., :3][..., as_given])
+            return lambda planes: color.grey(planes[0][..., :3][..., as_given], self._scratch)
         if as_given == order:
             return lambda planes: planes[0][..., :3]
         return lambda planes: planes[0][..., :3][..., ::-1]

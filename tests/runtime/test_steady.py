@@ -1,7 +1,6 @@
 """Inference that goes on for months: memory does not grow, and a frame costs few allocations whatever its size.
 
-tracemalloc counts Python's objects and NumPy's buffers: what is returned and, where the input tensor is not made of
-the pixels as they are, one array of the frame's size. Interpreters and Pillow allocate outside it, and `bench --soak`
+tracemalloc counts Python's objects and NumPy's buffers. Interpreters and Pillow allocate outside it, and `bench --soak`
 sees those.
 """
 
@@ -16,9 +15,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from edgekit_runtime import frame
 from edgekit_runtime.batcher import Batcher
 from edgekit_runtime.engine import Engine
-from edgekit_runtime.manifest import Preprocess
+from edgekit_runtime.manifest import Preprocess, TensorSpec
+from edgekit_runtime.preprocess import Preprocessor
 
 TRANSIENT = 32 << 10
 RUNS = 2500
@@ -26,10 +27,10 @@ RUNS = 2500
 LEAST_OBJECT = 16
 
 
-def cost(call: Callable[[], object], runs: int = RUNS) -> tuple[int, int]:
+def cost(call: Callable[[], object], runs: int = RUNS, *, warm_up: int = 10) -> tuple[int, int]:
     """The most that one call allocated beyond what was there, and the growth over all of them, in bytes."""
     most = 0
-    for _ in range(10):
+    for _ in range(warm_up):
         call()
     tracemalloc.start()
     try:
@@ -49,13 +50,13 @@ def cost(call: Callable[[], object], runs: int = RUNS) -> tuple[int, int]:
 
 
 @contextmanager
-def calls(engine: Engine, frame: np.ndarray) -> Iterator[dict[str, Callable[[], object]]]:
-    row = engine.prepare(frame)[None]
+def calls(engine: Engine, picture: np.ndarray) -> Iterator[dict[str, Callable[[], object]]]:
+    row = engine.prepare(picture)[None]
     batcher = Batcher(engine)
-    with closing(engine.stream(itertools.repeat(frame))) as stream:  # type: ignore[type-var]  # it is a generator
+    with closing(engine.stream(itertools.repeat(picture))) as stream:  # type: ignore[type-var]  # it is a generator
         yield {
             "infer": lambda: engine.infer([row]),
-            "classify": lambda: engine.classify([frame]),
+            "classify": lambda: engine.classify([picture]),
             "stream": lambda: next(stream),
             "batcher": lambda: batcher.infer([row]),
         }
@@ -65,11 +66,11 @@ def calls(engine: Engine, frame: np.ndarray) -> Iterator[dict[str, Callable[[], 
 @pytest.mark.parametrize("what", ["infer", "classify", "stream", "batcher"])
 @pytest.mark.parametrize("model", ["classifier_int8", "classifier_uint8", "classifier_float"])
 def test_memory_does_not_grow(models: Path, spec: Preprocess, model: str, what: str) -> None:
-    frame = np.random.default_rng(1).integers(0, 256, (8, 8, 3)).astype(np.uint8)
+    picture = np.random.default_rng(1).integers(0, 256, (8, 8, 3)).astype(np.uint8)
     path = models / f"{model}.tflite"
     with Engine.load(path, preprocess=spec, task="classification", max_batch_size=4) as engine:
         assert engine.batch_size == 4
-        with calls(engine, frame) as every:
+        with calls(engine, picture) as every:
             transient, growth = cost(every[what])
     assert transient <= TRANSIENT * (engine.batch_size if what == "stream" else 1)
     assert growth < LEAST_OBJECT * RUNS
@@ -81,13 +82,44 @@ def test_memory_does_not_grow(models: Path, spec: Preprocess, model: str, what: 
 def test_a_larger_frame_costs_no_more(shared: Path, name: str, what: str) -> None:
     """These take the pixels as they are: not one copy of a frame (77 and 151 KB) is made."""
     side = int(name.split("_")[3])
-    frame = np.random.default_rng(1).integers(0, 256, (side, side, 3)).astype(np.uint8)
+    picture = np.random.default_rng(1).integers(0, 256, (side, side, 3)).astype(np.uint8)
     wanted = Preprocess(side, side, mean=(128.0,) * 3, std=(128.0,) * 3)
     path = shared / f"reference/coral_tflite_dev/{name}.tflite"
-    with Engine.load(path, preprocess=wanted, task="classification") as engine, calls(engine, frame) as every:
+    with Engine.load(path, preprocess=wanted, task="classification") as engine, calls(engine, picture) as every:
         transient, _ = cost(every[what], 50)
         in_hand = engine.num_interpreters + 1 if what == "stream" else 1
-    assert transient <= in_hand * TRANSIENT < frame.nbytes
+    assert transient <= in_hand * TRANSIENT < picture.nbytes
+
+
+def given(form: str, size: tuple[int, int], lies: str) -> np.ndarray:
+    """Noise in a format, in one piece or as cameras and programs give it otherwise."""
+    _, shape = frame.parse(f"{size[0]}x{size[1]}:{form}")
+    shape = shape[:2] if shape[2:] == (1,) else shape
+    wide = np.random.default_rng(1).integers(0, 256, (shape[0], shape[1] + 64, *shape[2:])).astype(np.uint8)
+    whole = np.ascontiguousarray(wide[:, : shape[1]])
+    return {"in one piece": whole, "with gaps": wide[:, : shape[1]], "turned round": whole[::-1]}[lies]
+
+
+@pytest.mark.parametrize("lies", ["in one piece", "with gaps", "turned round"])
+@pytest.mark.parametrize("form", frame.FORMATS)
+@pytest.mark.parametrize("filter_", ["linear", "bilinear"])  # NumPy's or OpenCV's way, and Pillow's
+def test_a_frame_of_any_kind_costs_no_more(filter_: str, form: str, lies: str) -> None:
+    large = (1920, 1080) if lies == "in one piece" else (640, 480)
+    for color in ("RGB", "GRAY"):
+        channels = 3 if color == "RGB" else 1
+        wanted = Preprocess(96, 96, color=color, mean=(127.5,) * channels, std=(127.5,) * channels, filter=filter_)
+        inputs = [TensorSpec("x", (1, 96, 96, channels), "int8", 1 / 127.5, -1)]
+        for size in ((96, 96), large):
+            pictures, tensor = Preprocessor(wanted, inputs), np.empty((1, 96, 96, channels), np.int8)
+            camera = given(form, size, lies)
+            prepared: Callable[[], None] = lambda: pictures.write(pictures.pixels(camera, form), tensor)  # noqa: B023, E731
+            assert cost(prepared, 2, warm_up=1)[0] <= TRANSIENT, (color, size)
+            expected = tensor.copy()
+            pictures.write(pictures.pixels(np.ascontiguousarray(camera), form), tensor)
+            np.testing.assert_array_equal(tensor, expected)
+            told = [finding for finding in pictures.findings if "copied first" in finding]
+            packed = form in frame.PACKED and size == (96, 96)
+            assert len(told) == (lies != "in one piece" and not packed)
 
 
 def test_the_measure_sees_a_leak_and_a_buffer() -> None:
