@@ -487,7 +487,7 @@ class TestRefused:
     def test_a_model_over_the_profiles_budget(
         self, attempt: Callable[..., Conversion], saved: Callable[..., Path], vectors: Path, board: DeviceProfile
     ) -> None:
-        with pytest.raises(CheckFailed, match=r"allows 0\.0005 MB"):
+        with pytest.raises(CheckFailed, match=r"allows 0\.0005 MiB"):
             attempt(saved(lambda x: x * 2), vectors, profile=replace(board, max_model_mb=0.0005))
 
     def test_an_operator_that_the_boards_interpreter_lacks(
