@@ -80,10 +80,17 @@ class Lowered:
 
 
 def open_source(
-    path: Path, form: str, folder: Path, *, trust_code: bool, whole: bool = False, signature: str | None = None
+    path: Path,
+    form: str,
+    folder: Path,
+    *,
+    trust_code: bool,
+    whole: bool = False,
+    signature: str | None = None,
+    size: tuple[int | None, int | None] = (None, None),
 ) -> Opened:
     """Read the source; `folder` is for files in between, `whole` leaves detectors as they are, `signature` is that of
-    a SavedModel.
+    a SavedModel, `size` (height, width) that of the pictures for a Keras model that takes any.
 
     Raises UserError, CheckFailed.
     """
@@ -99,13 +106,13 @@ def open_source(
         model = keras_model.load(path, form, trust_code=trust_code)
         notes = (HALF,) if keras_model.to_float32(path, model) else ()
         try:
-            keras_model.export(model, folder / "keras")
+            keras_model.export(model, folder / "keras", size)
         except Exception as error:  # Keras and TensorFlow raise whatever the layers do
             if worker.is_full(error):
                 raise
             raise UserError(
                 f"{path}: Keras cannot export it: {_first_line(error)}",
-                hint="export it yourself, with an input of fixed size: model.export('saved_model')",
+                hint="declare the size of its pictures (--size), or export it yourself: model.export('saved_model')",
             ) from error
         return replace(_saved_model(path, folder / "keras", folder, savedmodel.read(folder / "keras")), notes=notes)
     if form == "saved-model":

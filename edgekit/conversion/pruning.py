@@ -103,8 +103,15 @@ def work(plain: dict[str, Any], progress: Progress) -> dict[str, Any]:
 
 
 def _measured(asked: Request, path: Path, folder: Path) -> Pruning:
+    shape = next(iter(asked.shapes.values()), ())
     opened = lowering.open_source(
-        path, asked.form, folder, trust_code=asked.trust_code, whole=asked.whole, signature=asked.signature
+        path,
+        asked.form,
+        folder,
+        trust_code=asked.trust_code,
+        whole=asked.whole,
+        signature=asked.signature,
+        size=(shape[1], shape[2]) if len(shape) == 4 else (None, None),
     )
     picture = opened.picture
     times: tuple[float | None, float | None] = (None, None)

@@ -205,7 +205,13 @@ def prepare(model: Path, form: str, declared: Declaration, data: Path, folder: P
     heads = declared.detection
     anchors = None if heads is None else heads.read_anchors()
     opened = open_source(
-        model, form, folder, trust_code=trust_code, whole=declared.keeps_boxes, signature=declared.signature
+        model,
+        form,
+        folder,
+        trust_code=trust_code,
+        whole=declared.keeps_boxes,
+        signature=declared.signature,
+        size=(declared.height, declared.width),
     )
     if opened.picture is not None:
         declared = measured.declare(model, declared, opened.picture)

@@ -6,7 +6,7 @@ Keras 3 cannot load many a Keras 2 file and the other way round, so each file go
 import contextlib
 import tempfile
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -93,13 +93,16 @@ def to_float32(path: Path, model: Any) -> bool:
     return bool(halves)
 
 
-def export(model: Any, folder: Path) -> None:
-    """Write the model as a SavedModel whose serving signature has the model's input and output names."""
+def export(model: Any, folder: Path, size: tuple[int | None, int | None] = (None, None)) -> None:
+    """Write the model as a SavedModel whose serving signature has the model's input and output names; pictures of any
+    height and width it takes in this `size`, since some layers want to know theirs.
+    """
     import tensorflow as tf
 
     names, outputs, structure = [tensor.name for tensor in model.inputs], output_names(model), _structure(model)
     specs = {
-        tensor.name: tf.TensorSpec([None, *tensor.shape[1:]], tensor.dtype, name=tensor.name) for tensor in model.inputs
+        tensor.name: tf.TensorSpec(_sized(tensor.shape, size), tensor.dtype, name=tensor.name)
+        for tensor in model.inputs
     }
 
     def serve(inputs: dict[str, Any]) -> dict[str, Any]:
@@ -126,6 +129,11 @@ def export(model: Any, folder: Path) -> None:
             tf.saved_model.save(module, str(folder), signatures=signatures)
         except AssertionError:  # it has more than weights: a table of words, for example
             tf.saved_model.save(model, str(folder), signatures=signatures)
+
+
+def _sized(shape: Sequence[int | None], size: tuple[int | None, int | None]) -> list[int | None]:
+    known = (None, *size, None) if len(shape) == 4 else (None,) * len(shape)
+    return [None, *(mine or given for mine, given in zip(shape[1:], known[1:], strict=True))]
 
 
 def _structure(model: Any) -> Any:

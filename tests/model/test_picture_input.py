@@ -205,3 +205,24 @@ def test_arrays_for_a_model_with_channels_first_stay_as_they_are(board: DevicePr
         log=tmp_path / "log",
     )  # fmt: skip
     assert [spec.shape for spec in record.inputs] == [(-1, 3, 8, 8)]
+
+
+def test_a_keras_model_that_wants_to_know_the_size(pictures: Path, board: DeviceProfile, tmp_path: Path) -> None:
+    """Its pictures may have any, but a layer of it cannot be exported without."""
+    import keras
+
+    picture = keras.Input((None, None, 3))
+    larger = keras.layers.UpSampling2D(2, interpolation="bilinear")(keras.layers.Conv2D(4, 3)(picture))
+    keras.Model(picture, keras.layers.Conv2D(1, 1)(larger)).save(tmp_path / "any.keras")
+
+    def made(**size: int) -> Conversion:
+        return convert.convert(
+            tmp_path / "any.keras", profile=board, data=pictures, output=tmp_path / "m.tflite",
+            declaration=declare(range="-1..1", **size), log=tmp_path / "log",
+        )  # fmt: skip
+
+    with pytest.raises(UserError, match="Keras cannot export it") as caught:
+        made()
+    assert caught.value.hint is not None
+    assert caught.value.hint.startswith("declare the size of its pictures (--size)")
+    assert [spec.shape for spec in made(width=24, height=16).inputs] == [(-1, 16, 24, 3)]
