@@ -14,7 +14,7 @@ from edgekit_runtime.errors import InputError, UserError
 from edgekit_runtime.integrity import ModelError, verify
 from edgekit_runtime.interpreter import Answer, Interpreter, find
 from edgekit_runtime.manifest import Detection, Manifest, Preprocess, TensorSpec
-from edgekit_runtime.plan import GOALS, MOST, Plan, stored
+from edgekit_runtime.plan import GOALS, Plan, require_count, stored
 from edgekit_runtime.pool import Lane, Pool, PoolRefused, refusal
 from edgekit_runtime.preprocess import Preprocessor
 
@@ -67,12 +67,13 @@ class Engine:
         max_ram_mb: Optional[int] = None,
         allowed_batch_sizes: Sequence[int] = (),
     ) -> None:
+        if not isinstance(allowed_batch_sizes, (list, tuple)):
+            raise InputError(f"allowed_batch_sizes is a list, not {allowed_batch_sizes!r}", hint="[4], also for one")
         for name, number in (
             ("warmup_runs", warmup_runs), ("max_batch_size", max_batch_size), ("num_interpreters", num_interpreters),
             ("num_threads", num_threads), *(("each of allowed_batch_sizes", size) for size in allowed_batch_sizes),
         ):  # fmt: skip
-            if not isinstance(number, int) or not 1 <= number <= MOST:
-                raise InputError(f"{name} is 1 to {MOST}, not {number}")
+            require_count(name, number)
         self.model = os.fspath(model)
         self.manifest: Optional[Manifest] = None
         self.plan_note: Optional[str] = None
@@ -222,6 +223,7 @@ class Engine:
         count = self.count(arrays)
         if count == 0:
             return tuple(np.zeros((0, *batch.least_shape(spec)), spec.dtype) for spec in self.outputs)
+        arrays = [np.asarray(array) for array in arrays]  # of a matrix no row is one
         shares = batch.shares(batch.chunks(count, self.batch_size), len(self._pool))
         done = self._pool.each(lambda lane, share: [lane.run([a[part] for a in arrays]) for part in share], shares)
         parts = [part for share in done for part in share]
@@ -242,8 +244,11 @@ class Engine:
         return row
 
     def rows(self, sources: Sequence[Source], *, format: str = "RGB", out: Optional[Array] = None) -> Array:
-        """At least one of what `prepare` takes, as rows (N, ...), those of `out` where it is given. Raises as that."""
-        return self._preprocessor().rows(sources, format, out)
+        """At least one of what `prepare` takes, as rows (N, ...) in the stored dtype. Raises as that.
+
+        `out`, an earlier answer for as many, is written and given back.
+        """
+        return self._preprocessor().rows(_listed(sources), format, out)
 
     def answer(self, source: Source, read: Callable[[List[Array]], Answer], *, format: str = "RGB") -> Answer:
         """What `read` makes of the stored outputs (1, ...) of one picture, which is written into the input tensor.

@@ -6,11 +6,11 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Optional, Tuple
+from typing import TYPE_CHECKING, Any, Optional, Tuple
 
 from edgekit_runtime import schema
 from edgekit_runtime.dataclass import dataclass
-from edgekit_runtime.errors import UserError
+from edgekit_runtime.errors import InputError, UserError
 
 if TYPE_CHECKING:
     from edgekit_runtime.environment import Environment
@@ -94,6 +94,13 @@ class Tuning:
     def goal(self, name: str) -> Plan:
         """The plan for one of GOALS."""
         return self.latency if name == "latency" else self.throughput
+
+
+def require_count(name: str, number: Any, most: Optional[int] = MOST) -> None:
+    """Raises InputError unless the option `name` is a whole number from 1 to `most`."""
+    if not isinstance(number, int) or isinstance(number, bool) or number < 1 or (most is not None and number > most):
+        wanted = "a whole number of at least 1" if most is None else f"1 to {most}"
+        raise InputError(f"{name} is {wanted}, not {number!r}")
 
 
 def key(around: Environment) -> Tuple[str, str, int]:

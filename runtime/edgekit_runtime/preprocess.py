@@ -66,15 +66,21 @@ class Preprocessor:
         self._fold.write(pixels, tensor.reshape(pixels.shape))
 
     def rows(self, sources: Sequence[Source], form: str, out: Optional[Array] = None) -> Array:
-        """At least one picture, as rows (N, ...) in the stored dtype; in `out`, an earlier answer, if given."""
-        rows = None if out is None else out.reshape(len(sources), self.spec.height, self.spec.width, self.spec.channels)
+        """At least one picture, as rows (N, ...) in the stored dtype; in `out`, an earlier answer, if given.
+
+        Raises InputError when there is none, when one is no picture, or when `out` cannot be such an answer.
+        """
+        if not len(sources):
+            raise InputError("there is no picture to prepare")
+        shape = (len(sources), self.spec.height, self.spec.width, self.spec.channels)
+        if out is None:
+            out = np.empty(shape[: len(self._shape) + 1], self._fold.table.dtype)
+        else:
+            _require_buffer(out, shape[: len(self._shape) + 1], self._fold.table.dtype)
+        rows = out.reshape(shape)
         for number, source in enumerate(sources):
-            pixels = self.pixels(source, form)
-            if rows is None:
-                rows = np.empty((len(sources), *pixels.shape), self._fold.table.dtype)
-            self._fold.write(pixels, rows[number])
-        assert rows is not None
-        return rows[..., 0] if len(self._shape) == 2 else rows
+            self._fold.write(self.pixels(source, form), rows[number])
+        return out
 
     @property
     def findings(self) -> Tuple[str, ...]:
@@ -113,6 +119,19 @@ def folded(spec: Preprocess, tensor: TensorSpec) -> Fold:
     """`quantize(to_real(pixels))` as one step from uint8 to the stored input, equal bit for bit."""
     every = np.repeat(np.arange(256, dtype=np.uint8)[:, None], spec.channels, axis=1)
     return quant.fold(to_real(every, spec), tensor)
+
+
+def _require_buffer(out: Any, shape: Tuple[int, ...], dtype: np.dtype[Any]) -> None:
+    got = type(out).__name__
+    if isinstance(out, np.ndarray):
+        if (out.shape, out.dtype) == (shape, dtype) and out.flags.c_contiguous and out.flags.writeable:
+            return
+        got = f"{out.dtype} {list(out.shape)} with strides {out.strides}{'' if out.flags.writeable else ', read-only'}"
+    raise InputError(
+        f"out is a contiguous, writable {dtype} {list(shape)}, not {got}",
+        hint="give what rows() has made of as many pictures for the same model",
+        expected=f"{dtype} {list(shape)}",
+    )
 
 
 def fits(spec: Preprocess, sample_shape: Tuple[int, ...]) -> bool:

@@ -14,6 +14,7 @@ import numpy as np
 from edgekit_runtime import frame as formats
 from edgekit_runtime.dataclass import dataclass
 from edgekit_runtime.errors import InputError
+from edgekit_runtime.plan import require_count
 from edgekit_runtime.pool import EngineClosed
 
 if TYPE_CHECKING:
@@ -54,12 +55,14 @@ def results(
     one of them raises is its own again.
 
     Frames are not copied: each must keep its pixels until its Result is there. A camera that fills one buffer again and
-    again wants `in_flight=1`, or `frame.copy()`. Raises InputError for a format or `top_k` that no frame can have.
+    again wants `in_flight=1`, or `frame.copy()`. Raises InputError for a format or `top_k` that no frame can have,
+    for an `in_flight` below 1 and for `frames` that are none.
     """
     if format not in formats.FORMATS:
         raise InputError(f"a frame is one of {', '.join(formats.FORMATS)}, not '{format}'", format=format)
-    if not isinstance(top_k, int) or top_k < 1:
-        raise InputError(f"top_k is at least 1, not {top_k}")
+    require_count("top_k", top_k, None)
+    if in_flight is not None:
+        require_count("in_flight", in_flight, None)
 
     def result(index: int, outputs: Sequence[Array]) -> Result:
         classes = engine.top_k(outputs[0], top_k)[0] if engine.task == "classification" else ()
@@ -98,7 +101,17 @@ def results(
     local = threading.local()  # each thread's rows, made for its first group, which is the largest
     size = engine.batch_size if in_flight is None else max(1, min(engine.batch_size, in_flight))
     bound = in_flight if in_flight is None else in_flight // size
-    return _flat(ordered(together, _groups(enumerate(frames), size), engine.num_interpreters + 1, bound))
+    return _flat(ordered(together, _groups(enumerate(_iterator(frames)), size), engine.num_interpreters + 1, bound))
+
+
+def _iterator(frames: Iterable[Item]) -> Iterator[Item]:
+    if not isinstance(frames, (str, bytes)):  # a file's name is one picture, not its letters
+        with contextlib.suppress(TypeError):
+            return iter(frames)
+    raise InputError(
+        f"frames are given one after the other, as a list or by a generator, not as {type(frames).__name__}",
+        hint="[picture], also for a single one",
+    )
 
 
 def _groups(items: Iterable[Item], size: int) -> Iterator[List[Item]]:

@@ -12,7 +12,7 @@ import threading
 import tracemalloc
 import warnings
 import zlib
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ import numpy as np
 import pytest
 from edgekit_runtime import batch, check, classify, golden
 from edgekit_runtime.batch import BatchRefused
+from edgekit_runtime.batcher import Batcher
 from edgekit_runtime.classify import LabelsError
 from edgekit_runtime.engine import Engine
 from edgekit_runtime.errors import CheckFailed, InputError, UserError
@@ -226,11 +227,56 @@ class TestBadInput:
 
     @pytest.mark.parametrize("options", [
         {"num_threads": 0}, {"warmup_runs": 0}, {"max_batch_size": 0}, {"num_threads": 2**31}, {"max_batch_size": 1.5},
-        {"num_interpreters": 10**9},
+        {"num_interpreters": 10**9}, {"num_threads": True}, {"num_threads": "2"}, {"allowed_batch_sizes": [4, 0]},
     ])  # fmt: skip
     def test_options_that_no_engine_has(self, models: Path, options: dict[str, Any]) -> None:
         with pytest.raises(InputError, match="is 1 to 1024, not"):
             Engine.load(models / "fixed.tflite", **options)
+
+    @pytest.mark.parametrize("sizes", [4, "4", None, {4: 1}])
+    def test_batch_sizes_are_a_list(self, release: Path, sizes: Any) -> None:
+        with pytest.raises(InputError, match="allowed_batch_sizes is a list, not"):
+            Engine.open(release, allowed_batch_sizes=sizes)
+
+    @pytest.mark.parametrize("sources", [[], (), np.zeros((0, 8, 8, 3), np.uint8)])
+    def test_no_picture_is_no_row(self, engine: Engine, frames: list[Any], sources: Any) -> None:
+        with pytest.raises(InputError, match="no picture"):
+            engine.rows(sources)
+        with pytest.raises(InputError, match="given as a list"):
+            engine.rows(frames[0])
+        assert engine.rows(frames).shape == (6, 8, 8, 3)
+
+    @pytest.mark.parametrize(
+        "out",
+        [
+            np.zeros((3, 8, 8, 3), np.int8),
+            np.zeros((2, 8, 24), np.int8),
+            np.zeros((2, 8, 8, 3), np.uint8),
+            np.zeros((2, 8, 8, 3), np.float32),
+            np.zeros((4, 8, 8, 3), np.int8)[::2],
+            np.broadcast_to(np.int8(0), (2, 8, 8, 3)),
+            np.frombuffer(bytes(2 * 8 * 8 * 3), np.int8).reshape(2, 8, 8, 3),
+            [[0]],
+            3,
+        ],
+    )
+    def test_rows_are_written_only_where_they_fit(self, engine: Engine, frames: list[Any], out: Any) -> None:
+        with pytest.raises(InputError, match=r"out is a contiguous, writable int8 \[2, 8, 8, 3\], not"):
+            engine.rows(frames[:2], out=out)
+        wanted = engine.rows(frames[:2])
+        held = np.zeros_like(wanted)
+        assert engine.rows(frames[:2], out=held) is held
+        assert np.array_equal(held, wanted)
+
+    @pytest.mark.parametrize("name", ["fixed", "two_inputs"])
+    def test_a_matrix_is_the_array_that_it_holds(self, models: Path, name: str) -> None:
+        with Engine.load(models / f"{name}.tflite") as engine, closing(Batcher(engine)) as batcher:
+            rows = batch.noise(engine.inputs, 3)
+            wanted = engine.infer(rows)
+            for infer in (engine.infer, batcher.infer, engine.infer_real):
+                for one, other in zip(infer([row.view(np.matrix) for row in rows]), wanted, strict=True):
+                    assert type(one) is np.ndarray
+                    assert np.array_equal(one, other)
 
     def test_pictures_are_given_as_a_list_or_as_an_array_of_them(self, engine: Engine, frames: list[Any]) -> None:
         many, none, one = np.stack(frames), np.zeros((0, 8, 8, 3), np.uint8), frames[0]

@@ -92,6 +92,15 @@ class TestEngineStream:
             engine.stream(frames, format="rgb")
         with pytest.raises(InputError, match="top_k"):
             engine.stream(frames, top_k=0)
+        no_frames: list[Any] = [3, None, "photo.jpg", b"photo"]
+        for wrong in no_frames:
+            with pytest.raises(InputError, match="frames are given one after the other"):
+                engine.stream(wrong)
+        no_counts: list[Any] = [0, -1, 1.5, "a", True]
+        for wrong in no_counts:
+            with pytest.raises(InputError, match="in_flight is a whole number of at least 1, not"):
+                engine.stream(frames, in_flight=wrong)
+        assert [result.error for result in engine.stream(frames, in_flight=1)] == [None] * 6
 
     def test_a_model_without_preprocessing_takes_its_stored_samples(self, models: Path) -> None:
         rows = np.arange(18, dtype=np.float32).reshape(3, 6)
