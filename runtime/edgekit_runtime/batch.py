@@ -52,6 +52,39 @@ def noise(specs: Sequence[TensorSpec], count: int) -> List[Array]:
     return [_noise(generator, spec, (count, *least_shape(spec))) for spec in specs]
 
 
+def count_samples(arrays: Sequence[Array], specs: Sequence[TensorSpec]) -> int:
+    """The number of samples in `arrays`, rows (N, ...) in the stored dtype for each of the inputs `specs`.
+
+    Raises InputError for another count of arrays, another shape or dtype, and when N differs.
+    """
+    require_list(arrays, specs)
+    for array, spec in zip(arrays, specs):
+        wanted = sample_shape(spec)
+        shape = getattr(array, "shape", ())
+        same = len(shape) == len(wanted) + 1 and all(w in (-1, g) for w, g in zip(wanted, shape[1:]))
+        if not same or array.dtype != spec.dtype or 0 in shape[1:]:
+            got = f"{array.dtype} {list(shape)}" if isinstance(array, np.ndarray) else type(array).__name__
+            expected = ", ".join(["N", *("any" if size == -1 else str(size) for size in wanted)])
+            raise InputError(
+                f"input '{spec.name}': expected {spec.dtype} [{expected}], got {got}",
+                name=spec.name,
+                expected=f"{spec.dtype} [{expected}]",
+                got=got,
+            )
+    counts = {len(array) for array in arrays}
+    if len(counts) != 1:
+        raise InputError(f"the inputs hold different numbers of samples: {sorted(counts)}")
+    return counts.pop()
+
+
+def require_list(arrays: Any, specs: Sequence[TensorSpec]) -> None:
+    """Raises InputError unless `arrays` has one for each of the inputs `specs`, in order."""
+    got = len(arrays) if hasattr(arrays, "__len__") else type(arrays).__name__
+    if got != len(specs) or isinstance(arrays, (str, bytes, dict, set)):
+        names = ", ".join(f"'{spec.name}'" for spec in specs)
+        raise InputError(f"expected {len(specs)} input array(s) ({names}), got {got}", got=got)
+
+
 def chunks(count: int, size: int) -> List[slice]:
     """`count` samples in order as slices of at most `size`."""
     return [slice(start, min(start + size, count)) for start in range(0, count, size)]

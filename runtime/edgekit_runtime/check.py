@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Optional, Tuple
 
 import numpy as np
 
-from edgekit_runtime import distance, quant
+from edgekit_runtime import distance, manifest, quant
 from edgekit_runtime.dataclass import dataclass
-from edgekit_runtime.engine import Engine, read_manifest
+from edgekit_runtime.engine import Engine
 from edgekit_runtime.errors import CheckFailed
 from edgekit_runtime.integrity import verify
 from edgekit_runtime.manifest import MODEL, Distance, TensorSpec
@@ -77,7 +77,7 @@ def check(directory: Path, *, max_batch_size: Optional[int] = None, xnnpack: boo
 
     `max_batch_size` instead of the manifest's is proven; without `xnnpack` TFLite's own kernels run everything.
     """
-    verify(Path(directory) / MODEL, read_manifest(directory).model_sha256)
+    verify(Path(directory) / MODEL, manifest.read(directory).model_sha256)
     with Engine.open(directory, max_batch_size=max_batch_size, xnnpack=xnnpack, goal=None) as engine:
         assert engine.manifest is not None
         wanted = engine.manifest.golden

@@ -159,14 +159,14 @@ def _run(arguments: argparse.Namespace) -> None:
 def _serve(arguments: argparse.Namespace) -> None:
     _need_numpy()
     from edgekit_runtime import batcher, serve
-    from edgekit_runtime.engine import Engine, read_manifest
+    from edgekit_runtime.engine import Engine
 
     if not 0 <= arguments.port <= 65535:
         raise UserError(f"--port {arguments.port} is not between 0 and 65535")
     if not arguments.max_request_mb > 0:
         raise UserError("--max-request-mb is above 0")
     directory = _release(arguments)
-    wanted = read_manifest(directory)
+    wanted = manifest.read(directory)
     name = arguments.name or wanted.name
     file = arguments.batching_parameters_file
     batching = batcher.Parameters() if file is None else batcher.read_parameters(file)
@@ -269,14 +269,14 @@ def _bench_lines(report: BenchReport) -> List[str]:
 def _tune(arguments: argparse.Namespace) -> None:
     _need_numpy()
     from edgekit_runtime import plan, tune
-    from edgekit_runtime.engine import Engine, read_manifest
+    from edgekit_runtime.engine import Engine
 
     if arguments.model is not None and arguments.release is not None:
         raise UserError("give either --release or --model")
     directory = None if arguments.model is not None else _release(arguments)
     default = plan.Plan(1)
     if directory is not None:
-        wanted = read_manifest(directory)
+        wanted = manifest.read(directory)
         default = plan.Plan(wanted.num_threads, batch_size=wanted.max_batch_size)
 
     def open_engine(one: plan.Plan) -> Engine:
@@ -327,11 +327,7 @@ def _info(arguments: argparse.Namespace) -> None:
     facts["edgekit_runtime"] = __version__
     directory = _release_or_none(arguments)
     if directory is not None:
-        path = directory / manifest.MANIFEST
-        try:
-            wanted = manifest.loads(path.read_bytes(), str(path))
-        except OSError as error:
-            raise UserError(f"cannot read '{path}': {error.strerror}", hint="is this a release directory?") from error
+        wanted = manifest.read(directory)
         facts["release"] = {"name": wanted.name, "task": wanted.task, "profile": wanted.profile}
     if arguments.json:
         print(json.dumps(facts, indent=2))

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import os
-import time
-from typing import TYPE_CHECKING, Any, Callable, Dict, Iterable, Iterator, List, Optional, Sequence, Tuple, Type
+from typing import TYPE_CHECKING, Any, Callable, Iterable, Iterator, List, Optional, Sequence, Tuple, Type
 
 import numpy as np
 
 from edgekit_runtime import batch, classify, manifest, quant
-from edgekit_runtime.dataclass import dataclass
-from edgekit_runtime.errors import InputError, UserError
+from edgekit_runtime.errors import InputError
 from edgekit_runtime.integrity import ModelError, verify
-from edgekit_runtime.interpreter import Answer, Interpreter, find
+from edgekit_runtime.interpreter import Answer, find
 from edgekit_runtime.manifest import Detection, Manifest, Preprocess, TensorSpec
-from edgekit_runtime.plan import GOALS, Plan, require_count, stored
-from edgekit_runtime.pool import Lane, Pool, PoolRefused, refusal
+from edgekit_runtime.plan import Plan, choose, require_count, require_sizes
+from edgekit_runtime.pool import Maker, Pool, PoolRefused, refusal
 from edgekit_runtime.preprocess import Preprocessor
 
 if TYPE_CHECKING:
@@ -28,16 +26,6 @@ if TYPE_CHECKING:
     from edgekit_runtime.preprocess import Source
     from edgekit_runtime.quant import Array, Floats
     from edgekit_runtime.stream import Result
-
-
-@dataclass(frozen=True)
-class Startup:
-    """Milliseconds until ready: load and allocate, the first inference, and the mean of all warm-up runs."""
-
-    init_ms: float
-    first_ms: float
-    warmup_avg_ms: float
-    warmup_runs: int
 
 
 class Engine:
@@ -67,13 +55,11 @@ class Engine:
         max_ram_mb: Optional[int] = None,
         allowed_batch_sizes: Sequence[int] = (),
     ) -> None:
-        if not isinstance(allowed_batch_sizes, (list, tuple)):
-            raise InputError(f"allowed_batch_sizes is a list, not {allowed_batch_sizes!r}", hint="[4], also for one")
-        for name, number in (
-            ("warmup_runs", warmup_runs), ("max_batch_size", max_batch_size), ("num_interpreters", num_interpreters),
-            ("num_threads", num_threads), *(("each of allowed_batch_sizes", size) for size in allowed_batch_sizes),
-        ):  # fmt: skip
-            require_count(name, number)
+        require_count("num_threads", num_threads)
+        require_count("max_batch_size", max_batch_size)
+        require_count("warmup_runs", warmup_runs)
+        require_count("num_interpreters", num_interpreters)
+        require_sizes(allowed_batch_sizes)
         self.model = os.fspath(model)
         self.manifest: Optional[Manifest] = None
         self.plan_note: Optional[str] = None
@@ -85,34 +71,25 @@ class Engine:
         self.package = find()
         before_kb = _resident_kb() if num_interpreters > 1 else 0
         self.model_sha256 = verify(self.model, sha256, crc32)
-        first = Interpreter(self.model, num_threads=num_threads, xnnpack=xnnpack)
+        maker = Maker(self.model, num_threads, xnnpack, warmup_runs, max_ram_mb, self.samples)
+        first = maker.interpreter()
         self.signature = first.signature
         self.inputs: Tuple[TensorSpec, ...] = first.inputs
         self.outputs: Tuple[TensorSpec, ...] = first.outputs
         self._pictures = None if preprocess is None else Preprocessor(preprocess, self.inputs)
-        if task == "classification" and self.labels is not None:
-            classify.check_labels(self.labels, self.outputs[0])
-        if (task == "detection") != (detector is not None):
-            raise InputError("a detector, and nothing else, has the task 'detection'")
-        self._heads: Optional[Heads] = None
-        if detector is not None:
-            from edgekit_runtime import detect
-
-            self._heads = detect.heads(*detector, self.outputs, labels)
+        self._heads = self._detector(detector)
         if samples is not None:
             self.count(samples.inputs)
-        self.startup = self._warm_up(first, warmup_runs)
-        self._max_ram_mb = max_ram_mb
-        self.batch_refused: Optional[batch.BatchRefused] = None
-        batched = self._proven(first, sorted({max_batch_size, *allowed_batch_sizes} - {1}), warmup_runs)
-        self.batch_sizes = tuple(batched)
+        self.startup = maker.warm_up(first)
+        lane, self.batch_refused = maker.lane(first, sorted({max_batch_size, *allowed_batch_sizes} - {1}))
+        self.batch_sizes = tuple(lane.batched)
         self.pool_refused: Optional[PoolRefused] = None
         self._pool = Pool()
-        self._pool.add(Lane(first, batched))
+        self._pool.add(lane)
         if num_interpreters > 1:
             # Memory that was freed before is used again and does not show: the weights are packed in any case.
             cost_kb = max(_resident_kb() - before_kb, os.path.getsize(self.model) // 1024)
-            self._grow(num_interpreters, cost_kb, warmup_runs)
+            self._grow(maker, num_interpreters, cost_kb)
 
     @classmethod
     def open(
@@ -133,23 +110,10 @@ class Engine:
 
         Raises UserError (manifest, labels, golden samples, model), HashMismatch, DeviceError (no interpreter).
         """
-        wanted = read_manifest(directory)
-        chosen, note = _plan(directory, wanted, goal if num_threads is None else None)
-        labels = None
-        if wanted.labels is not None:
-            path = os.path.join(directory, wanted.labels)
-            labels = classify.parse_labels(_read(path), path)
-        samples = None
-        if wanted.golden is not None:
-            from edgekit_runtime import golden
-
-            samples = golden.read(os.path.join(directory, manifest.GOLDEN), len(wanted.inputs), len(wanted.outputs))
-        detector = None
-        if wanted.detection is not None:
-            from edgekit_runtime import detect
-
-            path = os.path.join(directory, manifest.ANCHORS)
-            detector = (wanted.detection, detect.parse_anchors(_read(path), path))
+        wanted = manifest.read(directory)
+        default = Plan(wanted.num_threads, batch_size=wanted.max_batch_size)
+        chosen, note = choose(directory, default, wanted.model_sha256, goal if num_threads is None else None)
+        labels, samples, detector = _members(directory, wanted)
         engine = cls(
             os.path.join(directory, manifest.MODEL),
             preprocess=wanted.preprocess,
@@ -231,8 +195,8 @@ class Engine:
 
     def infer_real(self, arrays: Sequence[Any]) -> Tuple[Floats, ...]:
         """As `infer`, with real values: float32 in and out, quantised and dequantised as the tensors state."""
-        self._check_list(arrays)
-        stored = [_stored(array, spec) for array, spec in zip(arrays, self.inputs)]
+        batch.require_list(arrays, self.inputs)
+        stored = [quant.store(array, spec) for array, spec in zip(arrays, self.inputs)]
         return tuple(quant.dequantize(out, spec) for out, spec in zip(self.infer(stored), self.outputs))
 
     def prepare(self, source: Source, *, format: str = "RGB") -> Array:
@@ -360,80 +324,38 @@ class Engine:
     ) -> None:
         self.close()
 
+    def _detector(self, detector: Optional[Tuple[Detection, "Floats"]]) -> Optional[Heads]:
+        """What reads a detector's outputs. Raises UserError when labels or outputs do not fit the task."""
+        if self.task == "classification" and self.labels is not None:
+            classify.check_labels(self.labels, self.outputs[0])
+        if (self.task == "detection") != (detector is not None):
+            raise InputError("a detector, and nothing else, has the task 'detection'")
+        if detector is None:
+            return None
+        from edgekit_runtime import detect
+
+        return detect.heads(*detector, self.outputs, self.labels)
+
     def _preprocessor(self) -> Preprocessor:
         if self._pictures is None:
             raise InputError("the model has no preprocessing: give arrays in its stored dtype to infer()")
         return self._pictures
 
-    def _warm_up(self, interpreter: Interpreter, runs: int) -> Startup:
-        rows = self.samples(max(1, min(runs, 8)))
-        times = []
-        for turn in range(runs):
-            row = turn % len(rows[0])
-            started = time.perf_counter()
-            batch.run_one(interpreter, [array[row : row + 1] for array in rows])
-            times.append((time.perf_counter() - started) * 1e3)
-        interpreter.reset()
-        return Startup(interpreter.init_ms, times[0], sum(times) / runs, runs)
-
-    def _proven(self, single: Interpreter, sizes: Sequence[int], warmup_runs: int) -> Dict[int, Interpreter]:
-        """A warm interpreter for each of the batch sizes; where one is missing, `batch_refused`."""
-        proven = {}
-        for size in sizes:
-            batched = Interpreter(self.model, num_threads=self.num_threads, xnnpack=self.xnnpack)
-            # Noise next to the golden samples: a few real ones may well be answered alike.
-            some = zip(batch.noise(self.inputs, size), self.samples(size // 2))
-            rows = [np.concatenate(both)[-size:] for both in some]
-            try:
-                batch.prove(single, batched, rows, size)
-                batch.check_memory(size, self._max_ram_mb)
-            except batch.BatchRefused as refused:
-                self.batch_refused = refused
-                continue
-            finally:
-                single.reset()
-            for _ in range(warmup_runs - 1):
-                batched.run(rows)
-            batched.reset()
-            proven[size] = batched
-        return proven
-
-    def _grow(self, wanted: int, cost_kb: int, warmup_runs: int) -> None:
+    def _grow(self, maker: Maker, wanted: int, cost_kb: int) -> None:
         """More lanes like the first, warm, as far as there is memory for them."""
         for number in range(2, wanted + 1):
-            self.pool_refused = refusal(number, wanted, cost_kb, self._max_ram_mb)
+            self.pool_refused = refusal(number, wanted, cost_kb, maker.max_ram_mb)
             if self.pool_refused is not None:
                 return
-            single = Interpreter(self.model, num_threads=self.num_threads, xnnpack=self.xnnpack)
-            self._warm_up(single, warmup_runs)
-            self._pool.add(Lane(single, self._proven(single, self.batch_sizes, warmup_runs)))
+            single = maker.interpreter()
+            maker.warm_up(single)
+            lane, refused = maker.lane(single, self.batch_sizes)
+            self.batch_refused = refused or self.batch_refused
+            self._pool.add(lane)
 
     def count(self, arrays: Sequence[Array]) -> int:
         """The number of samples in `arrays`, one array for each input. Raises InputError as `infer` does."""
-        self._check_list(arrays)
-        for array, spec in zip(arrays, self.inputs):
-            wanted = batch.sample_shape(spec)
-            shape = getattr(array, "shape", ())
-            same = len(shape) == len(wanted) + 1 and all(w in (-1, g) for w, g in zip(wanted, shape[1:]))
-            if not same or array.dtype != spec.dtype or 0 in shape[1:]:
-                got = f"{array.dtype} {list(shape)}" if isinstance(array, np.ndarray) else type(array).__name__
-                expected = ", ".join(["N", *("any" if size == -1 else str(size) for size in wanted)])
-                raise InputError(
-                    f"input '{spec.name}': expected {spec.dtype} [{expected}], got {got}",
-                    name=spec.name,
-                    expected=f"{spec.dtype} [{expected}]",
-                    got=got,
-                )
-        counts = {len(array) for array in arrays}
-        if len(counts) != 1:
-            raise InputError(f"the inputs hold different numbers of samples: {sorted(counts)}")
-        return counts.pop()
-
-    def _check_list(self, arrays: Sequence[Any]) -> None:
-        got = len(arrays) if hasattr(arrays, "__len__") else type(arrays).__name__
-        if got != len(self.inputs) or isinstance(arrays, (str, bytes, dict, set)):
-            names = ", ".join(f"'{spec.name}'" for spec in self.inputs)
-            raise InputError(f"expected {len(self.inputs)} input array(s) ({names}), got {got}", got=got)
+        return batch.count_samples(arrays, self.inputs)
 
 
 def _listed(frames: Sequence[Source]) -> Sequence[Source]:
@@ -447,43 +369,25 @@ def _listed(frames: Sequence[Source]) -> Sequence[Source]:
     return frames
 
 
-def read_manifest(directory: Location) -> Manifest:
-    """The manifest of a release directory. Raises UserError (SchemaError when it is not a manifest)."""
-    path = os.path.join(directory, manifest.MANIFEST)
-    return manifest.loads(_read(path), path)
+def _members(
+    directory: Location, wanted: Manifest
+) -> Tuple[Optional[Sequence[str]], Optional[GoldenSamples], Optional[Tuple[Detection, "Floats"]]]:
+    """Labels, golden samples and the detector of a release, as far as its manifest has them. Raises UserError."""
+    labels = samples = detector = None
+    if wanted.labels is not None:
+        labels = classify.parse_labels(*manifest.member(directory, wanted.labels))
+    if wanted.golden is not None:
+        from edgekit_runtime import golden
 
+        samples = golden.read(os.path.join(directory, manifest.GOLDEN), len(wanted.inputs), len(wanted.outputs))
+    if wanted.detection is not None:
+        from edgekit_runtime import detect
 
-def _plan(directory: Location, wanted: Manifest, goal: Optional[str]) -> Tuple[Plan, Optional[str]]:
-    """The plan to run with, and why a stored one is not used."""
-    if goal not in (None, *GOALS):
-        raise InputError(f"goal is one of {', '.join(GOALS)}, not '{goal}'")
-    tuning, note = stored(directory, wanted.model_sha256) if goal is not None else (None, None)
-    if goal is None or tuning is None:
-        return Plan(wanted.num_threads, batch_size=wanted.max_batch_size), note
-    return tuning.goal(goal), note
+        detector = (wanted.detection, detect.parse_anchors(*manifest.member(directory, manifest.ANCHORS)))
+    return labels, samples, detector
 
 
 def _resident_kb() -> int:
     from edgekit_runtime import environment
 
     return environment.memory_kb()[0] or 0
-
-
-def _read(path: str) -> bytes:
-    try:
-        with open(path, "rb") as file:
-            return file.read()
-    except OSError as error:
-        raise UserError(
-            f"cannot read '{path}': {error.strerror}", hint="is this a release directory?", path=path
-        ) from error
-
-
-def _stored(real: Any, spec: TensorSpec) -> Array:
-    try:
-        with np.errstate(over="ignore"):  # what float32 cannot hold saturates with the rest
-            if np.iscomplexobj(real):
-                raise ValueError("complex numbers")
-            return quant.quantize(real, spec)
-    except (TypeError, ValueError, OverflowError) as error:
-        raise InputError(f"input '{spec.name}' is not a regular array of real numbers: {error}") from error

@@ -3,10 +3,15 @@
 The host writes it, the Engine reads it, both with this schema.
 """
 
-from typing import Dict, Optional, Tuple
+import os
+from typing import TYPE_CHECKING, Dict, Optional, Tuple
 
 from edgekit_runtime import schema
 from edgekit_runtime.dataclass import dataclass
+from edgekit_runtime.errors import UserError
+
+if TYPE_CHECKING:
+    from edgekit_runtime.integrity import Location
 
 SCHEMA = 1
 TASKS = ("classification", "detection", "segmentation", "restoration", "anomaly", "raw")
@@ -226,3 +231,20 @@ def dumps(manifest: Manifest) -> str:
 def loads(text: "str | bytes", where: str = MANIFEST) -> Manifest:
     """Read a manifest. Raises schema.SchemaError."""
     return schema.load_json(Manifest, text, where)
+
+
+def read(directory: "Location") -> Manifest:
+    """The manifest of a release directory. Raises UserError (SchemaError when it is not a manifest)."""
+    return loads(*member(directory, MANIFEST))
+
+
+def member(directory: "Location", name: str) -> Tuple[bytes, str]:
+    """The bytes of a member of a release directory, and its path. Raises UserError."""
+    path = os.path.join(directory, name)
+    try:
+        with open(path, "rb") as file:
+            return file.read(), path
+    except OSError as error:
+        raise UserError(
+            f"cannot read '{path}': {error.strerror}", hint="is this a release directory?", path=path
+        ) from error

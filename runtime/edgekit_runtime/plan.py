@@ -103,6 +103,14 @@ def require_count(name: str, number: Any, most: Optional[int] = MOST) -> None:
         raise InputError(f"{name} is {wanted}, not {number!r}")
 
 
+def require_sizes(sizes: Any) -> None:
+    """Raises InputError unless `sizes` is a list of batch sizes."""
+    if not isinstance(sizes, (list, tuple)):
+        raise InputError(f"allowed_batch_sizes is a list, not {sizes!r}", hint="[4], also for one")
+    for size in sizes:
+        require_count("each of allowed_batch_sizes", size)
+
+
 def key(around: Environment) -> Tuple[str, str, int]:
     """Of what a plan depends on beside the model: runtime, CPU, and the cores that may be used."""
     cpu = " ".join(filter(None, (around.board, around.cpu, around.architecture)))
@@ -131,6 +139,17 @@ def stored(directory: Location, model_sha256: str) -> "Tuple[Optional[Tuning], O
     if (found.runtime, found.cpu, found.cores) != key(environment.read()):
         return None, f"the plan is not used: it was measured with {found.runtime} on {found.cores} cores of {found.cpu}"
     return found, None
+
+
+def choose(directory: Location, default: Plan, model_sha256: str, goal: Optional[str]) -> Tuple[Plan, Optional[str]]:
+    """The plan to run a release with: the stored one's for `goal`, else the default, and why a stored one is not used.
+
+    Raises InputError for a goal that there is not.
+    """
+    if goal not in (None, *GOALS):
+        raise InputError(f"goal is one of {', '.join(GOALS)}, not '{goal}'")
+    tuning, note = stored(directory, model_sha256) if goal is not None else (None, None)
+    return (default if goal is None or tuning is None else tuning.goal(goal)), note
 
 
 def store(directory: Location, tuning: Tuning) -> None:

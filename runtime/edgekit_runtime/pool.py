@@ -6,19 +6,20 @@ are each one's own.
 
 from __future__ import annotations
 
+import time
 from _queue import SimpleQueue  # as queue.SimpleQueue, which brings threading and heapq: 1 ms of a start
 from _thread import allocate_lock
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Callable, Iterator, List, Mapping, Optional, Sequence, TypeVar
+from typing import TYPE_CHECKING, Any, Callable, Iterator, List, Mapping, Optional, Sequence, Tuple, TypeVar
 
 import numpy as np
 
 from edgekit_runtime import batch
 from edgekit_runtime.dataclass import dataclass
 from edgekit_runtime.errors import CheckFailed, UserError
+from edgekit_runtime.interpreter import Interpreter
 
 if TYPE_CHECKING:
-    from edgekit_runtime.interpreter import Interpreter
     from edgekit_runtime.quant import Array
 
 Share = TypeVar("Share")
@@ -31,6 +32,16 @@ class EngineClosed(UserError):
 
 class PoolRefused(CheckFailed):
     """There is no memory for as many interpreters as were asked for; the engine has fewer."""
+
+
+@dataclass(frozen=True)
+class Startup:
+    """Milliseconds until ready: load and allocate, the first inference, and the mean of all warm-up runs."""
+
+    init_ms: float
+    first_ms: float
+    warmup_avg_ms: float
+    warmup_runs: int
 
 
 @dataclass(frozen=True)
@@ -51,6 +62,56 @@ class Lane:
         size = max((size for size in self.batched if size < count), default=1)
         parts = [self.run([row[part] for row in rows]) for part in batch.chunks(count, size)]
         return [np.concatenate(part) for part in zip(*parts)]
+
+
+@dataclass(frozen=True)
+class Maker:
+    """Makes the interpreters of one model, all alike and warm. `samples` gives so many rows for each input."""
+
+    model: str
+    num_threads: int
+    xnnpack: bool
+    warmup_runs: int
+    max_ram_mb: Optional[int]
+    samples: Callable[[int], List[Array]]
+
+    def interpreter(self) -> Interpreter:
+        """A cold one. Raises as Interpreter does."""
+        return Interpreter(self.model, num_threads=self.num_threads, xnnpack=self.xnnpack)
+
+    def warm_up(self, interpreter: Interpreter) -> Startup:
+        """Run it, and clear what a recurrent model keeps. Raises InvokeError."""
+        rows = self.samples(max(1, min(self.warmup_runs, 8)))
+        times = []
+        for turn in range(self.warmup_runs):
+            row = turn % len(rows[0])
+            started = time.perf_counter()
+            batch.run_one(interpreter, [array[row : row + 1] for array in rows])
+            times.append((time.perf_counter() - started) * 1e3)
+        interpreter.reset()
+        return Startup(interpreter.init_ms, times[0], sum(times) / self.warmup_runs, self.warmup_runs)
+
+    def lane(self, single: Interpreter, sizes: Sequence[int]) -> Tuple[Lane, Optional[batch.BatchRefused]]:
+        """`single` and a warm interpreter for each batch size that is proven; where one is missing, why."""
+        proven, missing = {}, None
+        for size in sizes:
+            batched = self.interpreter()
+            # Noise next to the golden samples: a few real ones may well be answered alike.
+            some = zip(batch.noise(single.inputs, size), self.samples(size // 2))
+            rows = [np.concatenate(both)[-size:] for both in some]
+            try:
+                batch.prove(single, batched, rows, size)
+                batch.check_memory(size, self.max_ram_mb)
+            except batch.BatchRefused as refused:
+                missing = refused
+                continue
+            finally:
+                single.reset()
+            for _ in range(self.warmup_runs - 1):
+                batched.run(rows)
+            batched.reset()
+            proven[size] = batched
+        return Lane(single, proven), missing
 
 
 class Pool:

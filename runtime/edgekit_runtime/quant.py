@@ -59,6 +59,20 @@ def quantize(real: Any, spec: TensorSpec) -> Array:
     return saturated.astype(dtype)
 
 
+def store(real: Any, spec: TensorSpec) -> Array:
+    """As `quantize`, of whatever a caller gives; what float32 cannot hold saturates with the rest.
+
+    Raises InputError for NaN, too, and for what is no regular array of real numbers.
+    """
+    try:
+        with np.errstate(over="ignore"):
+            if np.iscomplexobj(real):
+                raise ValueError("complex numbers")
+            return quantize(real, spec)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise InputError(f"input '{spec.name}' is not a regular array of real numbers: {error}") from error
+
+
 def dequantize(stored: Any, spec: TensorSpec) -> Floats:
     """Stored values (any shape) as real float32; the difference to the zero point is taken in a wider type."""
     values = np.asarray(stored)

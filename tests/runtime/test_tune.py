@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from edgekit_runtime import bench, benchreport, environment, plan, schema, tune
-from edgekit_runtime.engine import Engine, read_manifest
+from edgekit_runtime import bench, benchreport, environment, manifest, plan, schema, tune
+from edgekit_runtime.engine import Engine
 from edgekit_runtime.errors import InputError
 from edgekit_runtime.integrity import ModelError
 from edgekit_runtime.plan import Plan, Tuning
@@ -28,7 +28,7 @@ def copy(release: Path, tmp_path: Path) -> Path:
 def tuning(release: Path, **changes: Any) -> Tuning:
     runtime, cpu, cores = plan.key(environment.read())
     found = Tuning(
-        model_sha256=read_manifest(release).model_sha256, runtime=runtime, cpu=cpu, cores=cores, default=Plan(1),
+        model_sha256=manifest.read(release).model_sha256, runtime=runtime, cpu=cpu, cores=cores, default=Plan(1),
         latency=Plan(1, xnnpack=False), throughput=Plan(1, 2, 2), seconds=1.0,
         candidates=tuple(
             plan.Candidate(one, 3, 0.5) for one in (Plan(1), Plan(1, xnnpack=False), Plan(1, 2, 2), Plan(2), Plan(1, 2))
