@@ -182,9 +182,7 @@ def mixed(version: str, policy: str, path: Path) -> Path:
     return path
 
 
-@pytest.mark.parametrize(
-    ("version", "policy"), [("2", "mixed_float16"), ("3", "mixed_float16"), ("3", "mixed_bfloat16")]
-)
+@pytest.mark.parametrize(("version", "policy"), [("2", "mixed_float16"), ("3", "mixed_bfloat16")])
 def test_a_model_of_mixed_precision_is_converted_in_float32(
     version: str, policy: str, board: DeviceProfile, tmp_path: Path
 ) -> None:
@@ -203,9 +201,8 @@ def test_a_model_of_mixed_precision_is_converted_in_float32(
     np.testing.assert_allclose(got, wanted, atol=0.02 * np.abs(wanted).max())  # bfloat16 has 8 bits
 
 
-@pytest.mark.parametrize("version", ["2", "3"])
-def test_weights_in_float16_are_refused(version: str, board: DeviceProfile, tmp_path: Path) -> None:
-    model = mixed(version, "float16", tmp_path / "model.h5")
+def test_weights_in_float16_are_refused(board: DeviceProfile, tmp_path: Path) -> None:
+    model = mixed("3", "float16", tmp_path / "model.h5")
     np.save(tmp_path / "data.npy", np.zeros((20, 8, 8, 3), np.float32))
     with pytest.raises(UserError, match="its weights are in float16 or bfloat16") as caught:
         convert.convert(
