@@ -1,4 +1,4 @@
-"""Interpreters of one model file, lent to one thread at a time.
+"""Interpreters of one model file: made alike and warm, and lent to one thread at a time.
 
 Each maps the same file, so that its bytes are in memory once; what a delegate packs of the weights, and the tensors,
 are each one's own.

@@ -567,6 +567,15 @@ class TestClassify:
         assert engine.classify(frames[:1]) == wanted
         assert any("alpha is dropped" in finding for finding in engine.findings)
 
+    def test_findings_of_several_formats_are_told_once(self, models: Path, spec: Preprocess) -> None:
+        frame = np.zeros((30, 30, 3), np.uint8)
+        with Engine.load(models / "classifier_int8.tflite", preprocess=spec, task="classification") as engine:
+            engine.classify([frame])
+            wanted = engine.findings
+            engine.classify([frame], format="BGR")
+            assert wanted
+            assert engine.findings == wanted
+
     @pytest.mark.parametrize(("height", "width"), [(8, 8), (1080, 1920)])
     def test_a_frame_costs_no_memory_whatever_its_size(
         self, models: Path, spec: Preprocess, height: int, width: int
