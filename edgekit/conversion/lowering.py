@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 import numpy as np
 from edgekit_runtime import batch
-from edgekit_runtime.manifest import Preprocess, TensorSpec
+from edgekit_runtime.manifest import DTYPES, Preprocess, TensorSpec
 
 from edgekit import worker
 from edgekit.errors import CheckFailed, UserError
@@ -29,6 +29,7 @@ from edgekit.models.graph import FrozenGraph
 from edgekit.models.operators import codes
 from edgekit.models.picture_input import PictureInput
 from edgekit.models.savedmodel import Signature
+from edgekit.models.session import Session
 from edgekit.models.source import COPY_AGAIN, KERAS
 from edgekit.runtimes import gate
 
@@ -52,9 +53,9 @@ class Opened:
     """A source that was read: its inputs, and `lower`, which makes the float TFLite model of it.
 
     A detector is cut to what leads from its scaled picture to its raw heads, and other models that decode or loop over
-    pictures to what follows; `picture` is the way there. `part` is what is left of a graph that was
-    pruned here; that of a SavedModel of TensorFlow 2 TensorFlow's own converter prunes. A `fixed` one takes nothing in
-    front of it.
+    pictures to what follows; `picture` is the way there, and `original` gives what the whole graph makes of a picture
+    of any size, by the part's outputs, where it takes any. `part` is what is left of a graph that was pruned here; that
+    of a SavedModel of TensorFlow 2 TensorFlow's own converter prunes. A `fixed` one takes nothing in front of it.
     """
 
     inputs: tuple[TensorSpec, ...]
@@ -62,6 +63,7 @@ class Opened:
     notes: tuple[str, ...] = ()
     detector: Detector | None = None
     picture: PictureInput | None = None
+    original: Callable[[Any], dict[str, Any]] | None = None
     part: FrozenGraph | None = None
     fixed: bool = False
 
@@ -167,12 +169,42 @@ def _freeze(path: Path, found: savedmodel.Graph) -> FrozenGraph:
 def _frozen(path: Path, frozen: FrozenGraph, folder: Path, *, whole: bool) -> Opened:
     found = None if whole or not detector.is_detector(frozen) else detector.find(path, frozen)
     picture = found.picture if found else _picture(path, frozen)
+    notes = frozen.notes
+    if picture is not None and not found:
+        frozen, notes = _numbers(path, frozen)
     part = found.part if found else picture.cut(path, frozen) if picture else frozen
-    notes = frozen.notes + (() if found or not picture else (f"cut off and declared instead: {picture}",))
+    if picture is not None and (found is None or picture.filter is not None):
+        notes = (*notes, f"cut off and declared instead: {picture}")
     graph.save(path, part, folder / "frozen")
     opened = _saved_model(path, folder / "frozen", folder, savedmodel.read(folder / "frozen"))
     left = f"of the graph's {part.nodes_before} nodes {len(graph.all_nodes(part.graph))} lead from input to output"
-    return replace(opened, notes=(*notes, left), detector=found, picture=picture, part=part)
+    whole_graph = None if picture is None or picture.filter is None else _original(path, frozen, part, picture)
+    return replace(opened, notes=(*notes, left), detector=found, picture=picture, original=whole_graph, part=part)
+
+
+def _numbers(path: Path, frozen: FrozenGraph) -> tuple[FrozenGraph, tuple[str, ...]]:
+    """Without outputs that are no numbers (a key that is passed through, names of classes), and the notes with that."""
+    session = Session(path, frozen.graph)
+    outputs = {name: tensor for name, tensor in frozen.outputs.items() if session.dtype(tensor) in DTYPES}
+    left = sorted(frozen.outputs.keys() - outputs.keys())
+    if not outputs:
+        raise UserError(
+            f"{path}: gives no numbers: {', '.join(left)}", hint="export it with its scores as an output", outputs=left
+        )
+    notes = frozen.notes + ((f"outputs that are no numbers were left out: {', '.join(left)}",) if left else ())
+    return replace(frozen, outputs=outputs, notes=notes), notes
+
+
+def _original(
+    path: Path, frozen: FrozenGraph, part: FrozenGraph, picture: PictureInput
+) -> Callable[[Any], dict[str, Any]]:
+    session = Session(path, frozen.graph)
+
+    def answer(pixels: Any) -> dict[str, Any]:
+        values = session.run(list(part.outputs.values()), {picture.tensor: picture.feed(pixels)})
+        return dict(zip(part.outputs, values, strict=True))
+
+    return answer
 
 
 def _picture(path: Path, frozen: FrozenGraph) -> PictureInput | None:

@@ -160,6 +160,7 @@ def quantize(request: Request, progress: Progress) -> tuple[Quantized, ...]:
             hint="the training has failed: take an earlier checkpoint",
             tensors=list(names),
         )
+    whole = measured.compare(opened.original, folder / FLOAT, data, preprocess, request.seed) if preprocess else ()
     progress("float", 1, 1)
     declared_heads = _declared(model, ready, flatbuffer.parse(float_model).outputs, folder)
     stream = data.stream(inputs, preprocess, count=request.samples, seed=request.seed)
@@ -185,7 +186,7 @@ def quantize(request: Request, progress: Progress) -> tuple[Quantized, ...]:
             input_names=tuple(spec.name for spec in inputs),
             calibration=stream.calibration(),
             versions=versions,
-            notes=(*opened.notes, *notes)
+            notes=(*opened.notes, *whole, *notes)
             + (("mean and std are in the model: it takes pixels",) if inside is not None else ())
             + (("its input was turned: it takes channels last, as pictures have them",) if ready.turned else ())
             + (("the batch is fixed to 1",) if inputs[0].shape[:1] == (1,) else ())

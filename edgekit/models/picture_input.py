@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from edgekit_runtime.manifest import FILTERS, Preprocess
+from edgekit_runtime.manifest import COLORS, FILTERS, RESIZES, Preprocess
 from edgekit_runtime.preprocess import load_pixels
 from numpy.typing import NDArray
 
@@ -22,7 +22,12 @@ from edgekit.models.session import Session
 Array = NDArray[Any]
 _ANY = 256  # a size for graphs that take any
 _ROUNDED = 1.0  # of a pixel's 256 levels: the runtime rounds to whole ones, and 'linear' has weights of 8 bits
-_HINT = 'let it only resize and scale a picture; a detector can be declared as task = "raw", to convert it as it is'
+# In the mean of a picture whose levels run from 0 to 255: filters differ by less, a tenth that is cropped by more.
+_SAME = 2.0
+_HINT = (
+    "export it so that it resizes a picture, subtracts a mean and divides by a number for each channel, and no more; "
+    "or with an input of decoded pixels"
+)
 CONVOLUTIONS = ("Conv2D", "DepthwiseConv2dNative")
 _DECODERS = {"DecodeJpeg", "DecodePng", "DecodeBmp", "DecodeGif", "DecodeImage", "DecodeAndCropJpeg"}
 _LOOPS = {"While", "StatelessWhile", "LoopCond"}
@@ -34,8 +39,9 @@ class PictureInput:
     """`name` and `tensor` of the input take one picture; `scaled` is the tensor of what the network sees.
 
     `scaled = (pixel - mean) / std`, pixels being 0 to 255, in the order `color`. An input of text takes a file's bytes,
-    or with `example` the tf.train.Example of the Object Detection API. `filter` is the one of the runtime's that gives
-    what the graph's own resize does; None where none of them does, or where it takes one size only.
+    or with `example` the tf.train.Example of the Object Detection API. `resize` and `filter` are those of the runtime's
+    that do what the graph does, None where it takes one size only; noise then is `apart` in the mean, in levels of a
+    pixel: 0 where no filter but the graph's own could be nearer.
     """
 
     name: str
@@ -48,7 +54,12 @@ class PictureInput:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     example: bool = False
+    single: bool = False  # the input has no batch
+    channels: int = 3  # of the input
+    resize: str | None = None
+    pad: int = 0
     filter: str | None = None
+    apart: float = 0.0
 
     @property
     def scaling(self) -> str:
@@ -57,21 +68,36 @@ class PictureInput:
 
     def __str__(self) -> str:
         given = "a file is decoded" if self.dtype == "string" else "a picture"
-        how = f" by the filter '{self.filter}'" if self.filter else ""
-        return f"{given}, resized to {self.width}x{self.height}{how} and scaled, {self.scaling} of {self.color}"
+        how = f" ({self.resize}, filter '{self.filter}')" if self.filter else ""
+        near = (
+            f"; no filter of a board does quite what its resize does: '{self.filter}' is the nearest, and noise "
+            f"{self.apart:.1f} of 256 levels apart in the mean"
+        )
+        scaled = f"resized to {self.width}x{self.height}{how} and scaled, {self.scaling} of {self.color}"
+        return f"{given}, {scaled}{near if self.apart else ''}"
+
+    @property
+    def spec(self) -> Preprocess:
+        """How the board prepares its pictures."""
+        return Preprocess(
+            self.width, self.height, self.color, self.mean, self.std,
+            self.resize or "stretch", self.filter or "bilinear", self.pad,
+        )  # fmt: skip
 
     def feed(self, pixels: Array) -> Any:
-        """What the input takes for one picture: uint8 (H, W, 3), RGB."""
+        """What the input takes for one picture: uint8 (H, W, 3) in RGB, or (H, W, 1)."""
         if self.dtype == "string":
             import tensorflow as tf
 
             file = tf.io.encode_png(pixels).numpy()
-            return [_example(file) if self.example else file]
-        return pixels[None].astype(self.dtype)
+            file = _example(file) if self.example else file
+            return file if self.single else [file]
+        whole = np.broadcast_to(pixels, (*pixels.shape[:2], self.channels)).astype(self.dtype)
+        return whole if self.single else whole[None]
 
     def blank(self) -> Array:
         """A black picture of the size that the network sees."""
-        return np.zeros((self.height, self.width, 3), np.uint8)
+        return np.zeros((self.height, self.width, COLORS[self.color]), np.uint8)
 
     def cut(self, path: Path, frozen: FrozenGraph) -> FrozenGraph:
         """What leads from `scaled` to the outputs: with its size fixed, and every layout for any number of pictures."""
@@ -81,74 +107,111 @@ class PictureInput:
             if node.name == node_name(self.scaled):
                 shape = node.attr["shape"].shape
                 shape.Clear()
-                for size in (-1, self.height, self.width, 3):
+                for size in (-1, *self.blank().shape):
                     shape.dim.add(size=size)
-        return _any_batch(path, part, {self.scaled: np.zeros((1, self.height, self.width, 3), np.float32)})
+        return _any_batch(path, part, {self.scaled: self.blank()[None].astype(np.float32)})
 
     @classmethod
     def measure(cls, path: Path, frozen: FrozenGraph, session: Session, scaled: str) -> "PictureInput":
         """Raises UserError when the graph does more to a picture than to resize and scale it."""
         if len(frozen.inputs) != 1:
-            raise UserError(f"{path}: it prepares pictures, but has {len(frozen.inputs)} inputs, not one", hint=_HINT)
+            raise UserError(
+                f"{path}: it prepares pictures, but has {len(frozen.inputs)} inputs, not one",
+                hint="export it with the picture as its only input",
+            )
         ((name, tensor),) = frozen.inputs.items()
-        dtype = session.dtype(tensor)
-        shape = session.static_shape(tensor) or [] if dtype != "string" else []
-        height, width = (shape[axis] if len(shape) == 4 and shape[axis] > 0 else _ANY for axis in (1, 2))
-        example = any(node.op in _EXAMPLES for node in graph.all_nodes(frozen.graph))
-        draft = cls(name, tensor, dtype, scaled, height, width, "RGB", (0.0,) * 3, (1.0,) * 3, example)
-        seen = session.run([scaled], {tensor: draft.feed(draft.blank())})[0]
-        if seen.ndim != 4 or seen.shape[3] != 3:
+        dtype, shape = session.dtype(tensor), session.static_shape(tensor)
+        sizes = shape[-3:] if shape and len(shape) > 2 and dtype != "string" else [-1, -1, 3]
+        height, width = (size if size > 0 else _ANY for size in sizes[:2])
+        draft = cls(
+            name, tensor, dtype, scaled, height, width, "RGB", (0.0,) * 3, (1.0,) * 3,
+            example=any(node.op in _EXAMPLES for node in graph.all_nodes(frozen.graph)),
+            single=shape is not None and len(shape) == (0 if dtype == "string" else 3),
+            channels=sizes[2] if sizes[2] in (1, 3) else 3,
+        )  # fmt: skip
+        seen = draft.seen(session, draft.blank())
+        if seen.shape[2] not in (1, 3):
             raise UserError(f"{path}: its first convolution takes {list(seen.shape)}, not a picture", hint=_HINT)
-        draft = replace(draft, height=int(seen.shape[1]), width=int(seen.shape[2]))
-        black, white = (
-            session.run([scaled], {tensor: draft.feed(np.full_like(draft.blank(), level))})[0][0] for level in (0, 255)
-        )
-        low, high = black.mean(axis=(0, 1)), white.mean(axis=(0, 1))
-        noise = np.random.default_rng(7).integers(0, 256, draft.blank().shape, np.uint8)
-        real = session.run([scaled], {tensor: draft.feed(noise)})[0][0]
-        for color in ("RGB", "BGR"):
-            pixels = noise if color == "RGB" else noise[..., ::-1]
-            if real.shape == noise.shape and np.allclose(
-                real, low + pixels / 255.0 * (high - low), atol=1e-3 * np.ptp(real)
-            ):
-                std = 255.0 / (high - low)
-                found = replace(draft, color=color, mean=_rounded(-low * std), std=_rounded(std))
-                found._require_stretch(path, session, white)
-                return replace(found, filter=found._filter(session))
-        raise UserError(f"{path}: does more to a picture than to resize it and to scale its pixels", hint=_HINT)
+        color = "RGB" if seen.shape[2] == 3 else "GRAY"
+        draft = replace(draft, height=int(seen.shape[0]), width=int(seen.shape[1]), color=color)
+        found = draft._scaled(session)
+        if found is None:
+            raise UserError(
+                f"{path}: does more to a picture than to resize it and to scale its pixels: one of its own size comes "
+                "out cropped, turned, standardised by itself, or with its colours mixed",
+                hint=_HINT,
+            )
+        return found._resized(path, session)
 
-    def _filter(self, session: Session) -> str | None:
-        """Which filter shrinks noise as the graph does."""
-        noise = np.random.default_rng(7).integers(0, 256, (2 * self.height - 1, 3 * self.width // 2, 3), np.uint8)
-        try:
-            seen = session.run([self.scaled], {self.tensor: self.feed(noise)})[0][0]
-        except UserError:
-            return None  # it takes one size only
-        spec = Preprocess(self.width, self.height, color=self.color, mean=self.mean, std=self.std)
-        for name in FILTERS:
-            ours = load_pixels(noise, replace(spec, filter=name)).astype(np.float32)
-            if np.abs(seen * self.std + self.mean - ours).max() < _ROUNDED:
-                return name
+    def seen(self, session: Session, pixels: Array) -> Array:
+        """What the network sees of a picture: (height, width, channels)."""
+        values = session.run([self.scaled], {self.tensor: self.feed(pixels)})[0]
+        return values[0] if values.ndim == 4 else values.reshape(*values.shape, *(1,) * (3 - values.ndim))
+
+    def _scaled(self, session: Session) -> "PictureInput | None":
+        """With mean, std and colour order; None when noise of the network's size is not scaled by these alone."""
+        black, white = (self.seen(session, np.full_like(self.blank(), level)) for level in (0, 255))
+        low, high = (level.mean(axis=(0, 1), dtype=np.float64) for level in (black, white))
+        noise = np.random.default_rng(7).integers(0, 256, self.blank().shape, np.uint8)
+        real = self.seen(session, noise)
+        for color in ("GRAY",) if self.color == "GRAY" else ("RGB", "BGR"):
+            pixels = noise[..., ::-1] if color == "BGR" else noise
+            ours = low + pixels / 255.0 * (high - low)
+            if real.shape == noise.shape and (high != low).all() and np.allclose(real, ours, atol=1e-3 * np.ptp(real)):
+                std = 255.0 / (high - low)
+                return replace(self, color=color, mean=_rounded(-low * std), std=_rounded(std))
         return None
 
-    def _require_stretch(self, path: Path, session: Session, white: Array) -> None:
-        """A white picture of another shape stays white throughout, unless the graph pads it."""
-        wide = np.full((max(8, self.height // 2), self.width + 16, 3), 255, np.uint8)
+    def _resized(self, path: Path, session: Session) -> "PictureInput":
+        """With the rule and the filter by which it makes pictures of another size and shape fit. Raises UserError."""
+        wide, tall = (_ramp(side[0], side[1], COLORS[self.color]) for side in self._other_sizes())
         try:
-            seen = session.run([self.scaled], {self.tensor: self.feed(wide)})[0][0]
+            seen = [self.seen(session, picture) for picture in (wide, tall)]
         except UserError:
-            return  # it takes one size only
-        if seen.shape != white.shape:
-            raise UserError(
-                f"{path}: the size of its pictures is not fixed: one of {wide.shape[1]}x{wide.shape[0]} becomes "
-                f"{seen.shape[1]}x{seen.shape[0]}",
-                hint="export it with fixed_shape_resizer, or " + _HINT,
-            )
-        if not np.allclose(seen, white, atol=1e-3 * max(1.0, float(np.abs(white).max()))):
-            raise UserError(
-                f"{path}: pads pictures of another shape at one side, which the board's preprocessing does not",
-                hint="export it with fixed_shape_resizer, or " + _HINT,
-            )
+            return self  # it takes one size only
+        for picture, one in zip((wide, tall), seen, strict=True):
+            if one.shape != self.blank().shape:
+                raise UserError(
+                    f"{path}: the size of its pictures is not fixed: one of {picture.shape[1]}x{picture.shape[0]} "
+                    f"becomes {one.shape[1]}x{one.shape[0]}",
+                    hint="export it so that every picture gets one size (Object Detection API: fixed_shape_resizer)",
+                )
+        levels = [one * self.std + self.mean for one in seen]
+        pad = int(np.clip(np.rint(levels[1][self.height // 2, 0].mean()), 0, 255))
+        for rule in RESIZES:
+            ours = replace(self, resize=rule, pad=pad if rule == "letterbox" else 0)
+            made = [load_pixels(picture, ours.spec) for picture in (wide, tall)]
+            if all(np.abs(one - other).mean() < _SAME for one, other in zip(levels, made, strict=True)):
+                return ours._filtered(session)
+        raise UserError(
+            f"{path}: makes pictures of another shape fit in a way that the board does not: it crops, pads at one "
+            "side or turns them",
+            hint=f"the board's ways are {', '.join(RESIZES)} (of the centre): export it with one of them, or with an "
+            "input of decoded pixels (Object Detection API: fixed_shape_resizer)",
+        )
+
+    def _other_sizes(self) -> tuple[tuple[int, int], tuple[int, int]]:
+        """Height and width of a wide picture and of a tall one, both larger."""
+        return (5 * self.height // 4, 2 * self.width), (2 * self.height, 5 * self.width // 4)
+
+    def _filtered(self, session: Session) -> "PictureInput":
+        """With the filter that shrinks noise as the graph does, or most nearly so."""
+        height, width = self._other_sizes()[0]
+        noise = np.random.default_rng(7).integers(0, 256, (height, width, COLORS[self.color]), np.uint8)
+        levels = self.seen(session, noise) * self.std + self.mean
+        tried = [replace(self, filter=name) for name in FILTERS]
+        errors = [np.abs(levels - load_pixels(noise, one.spec)) for one in tried]
+        best = min(range(len(tried)), key=lambda number: float(errors[number].mean()))
+        apart = 0.0 if errors[best].max() < _ROUNDED else float(errors[best].mean())
+        return replace(tried[best], apart=apart)
+
+
+def _ramp(height: int, width: int, channels: int) -> Array:
+    """A picture (height, width, channels) whose levels tell a place: across, down, and both."""
+    across, down = np.meshgrid(np.linspace(0, 255, width), np.linspace(0, 255, height))
+    both = (across + 2 * down) / 3
+    every = (both,) if channels == 1 else (across, down, both)
+    return np.rint(np.stack(every, axis=-1)).astype(np.uint8)
 
 
 def prepares(graph_def: Any) -> bool:
@@ -168,16 +231,25 @@ def find(path: Path, frozen: FrozenGraph) -> PictureInput | None:
     """
     if not prepares(frozen.graph):
         return None
+    _require_whole(path, frozen)
     scaled = first_convolution(path, frozen)
     nodes = {node.name: node for node in frozen.graph.node}
     if not any(nodes[name].op in _DECODERS | _LOOPS for name in graph.ancestors(frozen.graph, [scaled])):
         return None
     try:
         return PictureInput.measure(path, frozen, Session(path, frozen.graph), scaled)
-    except UserError:
+    except UserError as error:
         if any(node.op in _DECODERS for node in graph.all_nodes(frozen.graph)):
-            raise
+            raise UserError(error.message, hint=error.hint or _HINT, **error.fields) from error
         return None  # what is done to pixels may have a form in TFLite
+
+
+def _require_whole(path: Path, frozen: FrozenGraph) -> None:
+    """Raises UserError for a graph that decodes a JPEG in part or at a part of its size, which no noise would tell."""
+    for node in graph.all_nodes(frozen.graph):
+        if node.op == "DecodeAndCropJpeg" or (node.op == "DecodeJpeg" and node.attr["ratio"].i > 1):
+            what = "a part" if node.op == "DecodeAndCropJpeg" else f"at 1/{node.attr['ratio'].i} of its size"
+            raise UserError(f"{path}: decodes a JPEG file {what}, which the board would do in its own way", hint=_HINT)
 
 
 def first_convolution(path: Path, frozen: FrozenGraph) -> str:
@@ -191,7 +263,10 @@ def first_convolution(path: Path, frozen: FrozenGraph) -> str:
         if after or node.op in CONVOLUTIONS:
             behind.add(node.name)
     if len(first) != 1:
-        raise UserError(f"{path}: {len(first)} first convolutions behind its picture, not one", hint=_HINT)
+        raise UserError(
+            f"{path}: its network begins with its first convolution, of which it has {len(first)}",
+            hint=_HINT,
+        )
     (tensor,) = first
     while nodes[node_name(tensor)].op in ("Pad", "PadV2", "MirrorPad", "Identity"):
         tensor = nodes[node_name(tensor)].input[0]
@@ -211,7 +286,7 @@ def _words(values: Sequence[float]) -> str:
 
 
 def _rounded(values: Array) -> tuple[float, ...]:
-    return tuple(round(float(value), 3) for value in values)
+    return tuple(round(float(value), 3) + 0.0 for value in values)  # and no -0.0
 
 
 def _any_batch(path: Path, part: FrozenGraph, feed: dict[str, Array]) -> FrozenGraph:

@@ -120,22 +120,24 @@ def serving_signature(path: Path, found: Graph) -> Signature:
     """The signature that is converted: see Graph. Raises UserError for one that there is not, or not of numbers."""
     require_signature(path, found)
     inputs = tuple(_spec(path, name, info) for name, info in sorted(found.serving.inputs.items()))
-    outputs = tuple(_spec(path, name, info) for name, info in sorted(found.serving.outputs.items()))
+    outputs = tuple(_spec(path, name, info, given=False) for name, info in sorted(found.serving.outputs.items()))
     if not inputs or not outputs:
         raise UserError(f"{path}: the signature '{found.name}' has {len(inputs)} inputs and {len(outputs)} outputs")
     return Signature(found.name, inputs, outputs)
 
 
-def _spec(path: Path, name: str, info: Any) -> TensorSpec:
+def _spec(path: Path, name: str, info: Any, *, given: bool = True) -> TensorSpec:
     import tensorflow as tf
 
     dtype = tf.dtypes.as_dtype(info.dtype).name
     if dtype not in DTYPES:
         raise UserError(
             f"{path}: tensor '{name}' is {dtype}, which TFLite on a board does not take",
-            hint="export a signature that takes numbers (for example the decoded picture, not its file)"
-            if dtype == "string"
-            else "export it with numbers in float32",
+            hint="export it with numbers in float32"
+            if dtype != "string"
+            else "export a signature that takes numbers (for example the decoded picture, not its file)"
+            if given
+            else "export a signature without this output",
             tensor=name,
             dtype=dtype,
         )

@@ -195,7 +195,7 @@ def test_loops_before_the_network_are_cut_off_and_declared(
     ("make", "says"),
     [
         (exports.scaled_twice, "does more to a picture than to resize it and to scale its pixels"),
-        (exports.padded, "pads pictures of another shape at one side"),
+        (exports.padded, "makes pictures of another shape fit in a way that the board does not: it crops, pads"),
         (exports.soft, "soft non-maximum suppression"),
         (exports.two_stages, "a detector of two stages"),
     ],

@@ -90,10 +90,13 @@ def test_what_it_does_to_a_picture_is_declared(made: tuple[Path, Conversion]) ->
     assert record.preprocess.mean == record.preprocess.std == (127.5, 127.5, 127.5)
     (note,) = [note for note in record.notes if note.startswith("cut off")]
     assert note == (
-        "cut off and declared instead: a file is decoded, resized to 16x16 by the filter 'linear' and scaled, "
+        "cut off and declared instead: a file is decoded, resized to 16x16 (stretch, filter 'linear') and scaled, "
         "(pixel - 127.5) / 127.5 of RGB"
     )
     assert [spec.shape for spec in record.inputs] == [(-1, SIZE, SIZE, 3)]
+    (note,) = [note for note in record.notes if note.startswith("of 16 whole pictures")]
+    assert float(note.split("cosine of ")[1].split()[0]) > 0.999
+    assert note.endswith("with the original's, and the same best class in 16")
 
 
 def test_it_answers_as_the_original(made: tuple[Path, Conversion], of_files: Path, pictures: Path) -> None:
@@ -135,6 +138,100 @@ def test_a_loop_over_pixels_of_any_size(
     np.testing.assert_allclose(opened.picture.mean, mean, atol=0.01)
     np.testing.assert_allclose(opened.picture.std, std, atol=0.01)
     assert [(spec.shape, spec.dtype) for spec in opened.inputs] == [((-1, SIZE, SIZE, 3), "float32")]
+
+
+def cropped(pixels: Any) -> Any:
+    """The middle square of it."""
+    import tensorflow as tf
+
+    side = tf.reduce_min(tf.shape(pixels)[:2])
+    return tf.image.resize_with_crop_or_pad(pixels, side, side)
+
+
+def padded(pixels: Any) -> Any:
+    """As resize_with_pad, on both sides."""
+    import tensorflow as tf
+
+    return tf.image.resize_with_pad(tf.cast(pixels, tf.float32), SIZE, SIZE)
+
+
+@pytest.mark.parametrize(
+    ("prepare", "resize"),
+    [
+        (resized, "stretch"),
+        (lambda pixels: resized(cropped(pixels)), "crop"),
+        (lambda pixels: resized(padded(pixels)), "letterbox"),
+    ],
+)
+def test_how_a_picture_of_another_shape_is_made_to_fit(
+    tmp_path: Path, prepare: Callable[[Any], Any], resize: str
+) -> None:
+    import tensorflow as tf
+
+    model = serving(tmp_path / "pixels", prepare, tf.TensorSpec([None, None, None, 3], tf.uint8))
+    opened = open_source(model, recognise(model), tmp_path, trust_code=False)
+    assert opened.picture is not None
+    assert (opened.picture.resize, opened.picture.filter, opened.picture.pad) == (resize, "linear", 0)
+
+
+def test_the_nearest_filter_is_declared_and_that_it_is_no_other(tmp_path: Path) -> None:
+    import tensorflow as tf
+
+    def bicubic(pixels: Any) -> Any:
+        small = tf.image.resize(tf.cast(pixels, tf.float32), [SIZE, SIZE], method="bicubic")
+        return tf.ensure_shape(small / 127.5 - 1.0, [SIZE, SIZE, 3])
+
+    model = serving(tmp_path / "pixels", bicubic, tf.TensorSpec([None, None, None, 3], tf.uint8))
+    opened = open_source(model, recognise(model), tmp_path, trust_code=False)
+    assert opened.picture is not None
+    assert opened.picture.filter == "linear"
+    (note,) = [note for note in opened.notes if note.startswith("cut off")]
+    assert "no filter of a board does quite what its resize does: 'linear' is the nearest" in note
+
+
+@pytest.mark.parametrize(
+    ("prepare", "says"),
+    [
+        (lambda pixels: resized(pixels[: tf_size(pixels)[1]]), "makes pictures of another shape fit in a way"),
+        (lambda pixels: resized(pixels[:, ::-1]), "does more to a picture"),
+        (lambda pixels: tf_image().per_image_standardization(resized(pixels)), "does more to a picture"),
+    ],
+)
+def test_a_loop_over_files_that_does_more_is_refused(tmp_path: Path, prepare: Callable[[Any], Any], says: str) -> None:
+    import tensorflow as tf
+
+    def opened() -> None:
+        def of_file(file: Any) -> Any:
+            return prepare(tf.io.decode_image(file, channels=3, expand_animations=False))
+
+        model = serving(tmp_path / "files", of_file, tf.TensorSpec([None], tf.string))
+        open_source(model, recognise(model), tmp_path, trust_code=False)
+
+    with pytest.raises(UserError, match=says) as caught:
+        opened()
+    assert caught.value.hint
+
+
+def tf_image() -> Any:
+    import tensorflow as tf
+
+    return tf.image
+
+
+def tf_size(pixels: Any) -> Any:
+    import tensorflow as tf
+
+    return tf.shape(pixels)
+
+
+def test_a_jpeg_that_is_decoded_small_is_refused(tmp_path: Path) -> None:
+    import tensorflow as tf
+
+    model = serving(
+        tmp_path / "files", lambda file: resized(tf.io.decode_jpeg(file, 3, ratio=2)), tf.TensorSpec([None], tf.string)
+    )
+    with pytest.raises(UserError, match="decodes a JPEG file at 1/2 of its size"):
+        open_source(model, recognise(model), tmp_path, trust_code=False)
 
 
 def test_what_mean_and_std_cannot_say_is_refused(tmp_path: Path) -> None:
@@ -226,3 +323,49 @@ def test_a_keras_model_that_wants_to_know_the_size(pictures: Path, board: Device
     assert caught.value.hint is not None
     assert caught.value.hint.startswith("declare the size of its pictures (--size)")
     assert [spec.shape for spec in made(width=24, height=16).inputs] == [(-1, 16, 24, 3)]
+
+
+def test_outputs_that_are_no_numbers_are_left_out(tmp_path: Path) -> None:
+    """A key that is passed through, and a class's name: as serving exports have them."""
+    import tensorflow as tf
+
+    network = colour_model()
+    module = tf.Module()
+    module.network = network
+
+    def serve(pictures: Any) -> Any:
+        ready = tf.map_fn(decoded, pictures, fn_output_signature=tf.TensorSpec([SIZE, SIZE, 3], tf.float32))
+        scores = network(ready)
+        names = tf.gather(tf.constant(["blue", "green", "red"]), tf.argmax(scores, -1))
+        return {"scores": scores, "key": tf.identity(pictures), "name": names}
+
+    module.serve = tf.function(serve, input_signature=[tf.TensorSpec([None], tf.string, "pictures")])
+    tf.saved_model.save(module, str(tmp_path / "keyed"), signatures=module.serve)
+    opened = open_source(tmp_path / "keyed", "saved-model", tmp_path, trust_code=False)
+    assert "outputs that are no numbers were left out: key, name" in opened.notes
+    assert opened.part is not None
+    assert list(opened.part.outputs) == ["scores"]
+
+
+@pytest.mark.parametrize("decoded_channels", [1, 3])
+def test_a_grey_picture(tmp_path: Path, decoded_channels: int) -> None:
+    """Of one file without a batch, and of a network that takes one channel."""
+    import tensorflow as tf
+
+    kernel = tf.constant(np.random.default_rng(1).normal(0, 1, (3, 3, 1, 4)).astype(np.float32))
+
+    def serve(picture: Any) -> Any:
+        pixels = tf.io.decode_image(picture, decoded_channels, expand_animations=False)
+        grey = pixels if decoded_channels == 1 else tf.image.rgb_to_grayscale(pixels)
+        small = tf.image.resize(tf.cast(grey, tf.float32), [SIZE, SIZE])[None] / 255.0
+        return {
+            "y": tf.reduce_mean(tf.nn.conv2d(tf.ensure_shape(small, [1, SIZE, SIZE, 1]), kernel, 1, "SAME"), [1, 2])
+        }
+
+    module = tf.Module()
+    module.serve = tf.function(serve, input_signature=[tf.TensorSpec([], tf.string, "picture")])
+    tf.saved_model.save(module, str(tmp_path / "grey"), signatures=module.serve)
+    opened = open_source(tmp_path / "grey", "saved-model", tmp_path, trust_code=False)
+    assert opened.picture is not None
+    assert (opened.picture.color, opened.picture.mean, opened.picture.std) == ("GRAY", (0.0,), (255.0,))
+    assert [spec.shape for spec in opened.inputs] == [(-1, SIZE, SIZE, 1)]
