@@ -121,7 +121,11 @@ def examine(request: Request, progress: Progress) -> Diagnosis:
     seen = Survey(request.preprocess)
     kept = _kept(stream, seen, tries=_may_classify_pictures(engine, request))
     progress("examine", 1, 4)
-    found = [*seen.findings(), *_leaked(request, seen, engine), *_twice(content, seen, engine.inputs[0].shape)]
+    found = [
+        *seen.findings(),
+        *_leaked(request, seen, engine),
+        *_twice(content, seen, engine.inputs[0].shape, kept.samples),
+    ]
     progress("examine", 2, 4)
     found += _tried(request, engine, kept, pixels=data.pixels)
     progress("examine", 3, 4)
@@ -180,10 +184,10 @@ def _leaked(request: Request, calibration: Survey, engine: Engine) -> list[Findi
     return survey.leaked(calibration, held_out)
 
 
-def _twice(model: bytes, seen: Survey, shape: Sequence[int]) -> list[Finding]:
+def _twice(model: bytes, seen: Survey, shape: Sequence[int], samples: Sequence[Sample]) -> list[Finding]:
     """Whether pixels come scaled down twice, or once though the graph does it, too."""
     reach = seen.reach() if len(shape) == 4 and shape[3] in (1, 3) else None
-    ranges = trial.normalised_twice(*reach, channels=shape[3]) if reach else None
+    ranges = trial.normalised_twice(*reach, shape[3], samples[0].inputs[0]) if reach and samples else None
     if reach is not None and ranges is not None:
         what = f"the values reach from {reach[0]:.4g} to {reach[1]:.4g}, as pixels do that were brought to {ranges}"
         return [Finding("double-normalisation", what, "normalise them once")]

@@ -133,7 +133,8 @@ class _Climb:
         if one.path.name != quantize.INT8:
             os.replace(one.path, self.folder / quantize.INT8)
         taken = one.judged
-        reason = f"{taken.what}: loses {taken.drop:.2%} of {taken.metric}"
+        place = "of those within the fastest" if taken.slow else "the first candidate within"
+        reason = f"{taken.what}: loses {taken.drop:.2%} of {taken.metric}, {place} {self.budget.max_drop:.2%}"
         if taken.latency_ratio is not None and (taken.latency_low or 0.0) >= 1:
             reason += f"; no faster than float on this computer ({taken.latency_ratio:.2f} of its time)"
         notes = (*self.made.notes, *one.notes, reason)

@@ -37,6 +37,7 @@ FEWEST = 16  # pictures that say anything
 REACHED = 0.6  # of a range's width: values that reach less far are of another range, or of no pictures
 BY_CHANCE = 0.3  # Cohen's kappa: with less, and within CLEARLY of none, answers and labels have nothing in common
 LOUDER = 10.0  # times the input: with so much any answer becomes a sure one
+ON_LEVEL, MOST = 0.05, 0.99  # how near to one of 256 levels, and how many values: by chance a tenth is as near
 _TINY = 1e-6  # the least probability that counts: one picture that is wrong for sure is not to decide
 
 
@@ -85,10 +86,10 @@ def reading(arrays: Sequence[Array], declared: Preprocess | None) -> Preprocess 
     return None
 
 
-def normalised_twice(low: float, high: float, channels: int) -> str | None:
+def normalised_twice(low: float, high: float, channels: int, some: Array | None = None) -> str | None:
     """The two ranges to which pixels were brought one after the other, if they reach from `low` to `high` then.
 
-    Small values of one channel that begin at 0 are rather no pixels.
+    Small values of one channel that begin at 0 are rather no pixels, unless `some` of them lie on their levels.
     """
     for first, (mean, std) in RANGES.items():
         for second, (mean2, std2) in RANGES.items():
@@ -96,7 +97,11 @@ def normalised_twice(low: float, high: float, channels: int) -> str | None:
             width = ends[1] - ends[0]
             slack = width / 255
             inside = ends[0] - slack <= low and high <= ends[1] + slack and high - low > REACHED * width
-            if inside and 1 not in (std, std2) and (channels == 3 or low < 0):
+            if not inside or 1 in (std, std2):
+                continue
+            levels = np.zeros(0) if some is None else (some.astype(np.float64) * std2 + mean2) * std + mean
+            on_levels = levels.size > 0 and float((np.abs(levels - np.rint(levels)) < ON_LEVEL).mean()) > MOST
+            if channels == 3 or low < 0 or on_levels:
                 return f"{first} and then to {second}"
     return None
 

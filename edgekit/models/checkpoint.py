@@ -107,7 +107,9 @@ def require_values(path: Path) -> None:
     """Raises UserError for a graph without its values."""
     import tensorflow as tf
 
-    if not tf.compat.v1.train.checkpoint_exists(checkpoint_prefix(path)):
+    prefix = checkpoint_prefix(path)
+    named = Path(prefix + ".index").is_file() or Path(prefix).is_file()  # one file in the format of before 2016
+    if not named or not tf.compat.v1.train.checkpoint_exists(prefix):
         raise UserError(
             f"{path}: a training graph without its values: its .index and .data files are not beside the .meta",
             hint="copy all files of the checkpoint",

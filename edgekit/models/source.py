@@ -77,6 +77,8 @@ def recognise(path: Path) -> str:
     """Which of FORMS it is, by its content. Raises UserError."""
     if not path.exists() and _checkpoint_form(path) is None:
         raise UserError(f"{path}: no such model", hint=f"give {_KNOWN}")
+    if path.exists() and not (path.is_file() or path.is_dir()):
+        raise UserError(f"{path}: neither a file nor a folder", hint=f"give {_KNOWN}")
     try:
         form = _folder_form(path) if path.is_dir() else _file_form(path)
     except OSError as error:

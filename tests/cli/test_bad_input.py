@@ -44,6 +44,18 @@ class TestModel:
         assert "not a TensorFlow 1 graph: it is cut or damaged" in told["message"]
         assert told["hint"]
 
+    def test_a_pipe(self, edgekit: Program, material: Material) -> None:
+        os.mkfifo(edgekit.cwd / "pipe.tflite")
+        told = refused(edgekit, Path("pipe.tflite"), material.pictures)
+        assert told["message"] == "pipe.tflite: neither a file nor a folder"
+
+    @pytest.mark.shared
+    def test_a_checkpoint_without_its_index(self, edgekit: Program, material: Material, shared: Path) -> None:
+        source = shared / "models/musicnn_tf1_checkpoint_mtt_musicnn/MTT_musicnn"
+        shutil.copytree(source, edgekit.cwd / "music", ignore=shutil.ignore_patterns("*.index"))
+        told = refused(edgekit, Path("music"), material.vectors)
+        assert "its .index and .data files are not beside the .meta" in told["message"]
+
     def test_a_folder_above_the_model(self, edgekit: Program, material: Material) -> None:
         told = refused(edgekit, material.saved_model.parent, material.pictures)
         assert told["hint"] == f"there is a SavedModel in {material.saved_model}"

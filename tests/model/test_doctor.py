@@ -159,7 +159,10 @@ def test_a_louder_range_is_not_a_better_one(shared: Path, tmp_path: Path, range_
 def test_pictures_and_sounds_are_not_taken_for_normalised_twice(range_: str, channels: int) -> None:
     mean, std = RANGES[range_]
     assert trial.normalised_twice(-mean / std, (255 - mean) / std, channels) is None
-    assert trial.normalised_twice(0.0, 0.0039, 1) is None  # the power of a quiet sound
+    sound = np.random.default_rng(1).uniform(0, 0.0039, (8, 8, 1)).astype(np.float32)
+    assert trial.normalised_twice(0.0, 0.0039, 1, sound) is None
+    digits = (np.random.default_rng(1).integers(0, 256, (8, 8, 1)) / 255**2).astype(np.float32)
+    assert trial.normalised_twice(0.0, 255 / 255**2, 1, digits) == "0..1 and then to 0..1"
     assert trial.normalised_twice(-4.0, 3.0, channels) is None
 
 
