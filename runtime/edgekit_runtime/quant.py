@@ -123,9 +123,14 @@ class Fold:
         elif self.kind == SIGN_FLIP:
             np.bitwise_xor(pixels, np.uint8(0x80), out=stored.view(np.uint8))
         else:  # in parts, for NumPy makes an index of eight bytes of each pixel
+            if pixels.ndim == 1:
+                pixels, stored = pixels[None], stored[None]
             rows = max(1, _PART * len(pixels) // max(1, pixels.size))
+            columns = max(1, _PART * pixels.shape[1] // max(1, pixels[:1].size))
             for row in range(0, len(pixels), rows):
-                stored[row : row + rows] = np.take(self.table[:, channel], pixels[row : row + rows])
+                for column in range(0, pixels.shape[1], columns):
+                    part = slice(row, row + rows), slice(column, column + columns)
+                    stored[part] = np.take(self.table[:, channel], pixels[part])
 
 
 def fold(reals: Floats, spec: TensorSpec) -> Fold:

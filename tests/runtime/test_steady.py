@@ -19,7 +19,7 @@ from edgekit_runtime import frame
 from edgekit_runtime.batcher import Batcher
 from edgekit_runtime.engine import Engine
 from edgekit_runtime.manifest import Preprocess, TensorSpec
-from edgekit_runtime.preprocess import Preprocessor
+from edgekit_runtime.preprocess import Preprocessor, folded
 
 TRANSIENT = 32 << 10
 RUNS = 2500
@@ -120,6 +120,17 @@ def test_a_frame_of_any_kind_costs_no_more(filter_: str, form: str, lies: str) -
             told = [finding for finding in pictures.findings if "copied first" in finding]
             packed = form in frame.PACKED and size == (96, 96)
             assert len(told) == (lies != "in one piece" and not packed)
+
+
+@pytest.mark.parametrize(("dtype", "scale"), [("float32", None), ("int8", 0.05)])
+def test_a_wide_picture_through_a_table_costs_no_more(dtype: str, scale: float | None) -> None:
+    wanted = Preprocess(4000, 4, mean=(127.5,) * 3, std=(127.5,) * 3)
+    zero_point = None if scale is None else 0
+    pictures = Preprocessor(wanted, [TensorSpec("x", (1, 4, 4000, 3), dtype, scale, zero_point)])
+    camera, tensor = given("RGB", (4000, 4), "in one piece"), np.empty((1, 4, 4000, 3), dtype)
+    assert cost(lambda: pictures.write(pictures.pixels(camera, "RGB"), tensor), 3)[0] <= TRANSIENT
+    wanted_values = folded(wanted, TensorSpec("x", (1, 4, 4000, 3), dtype, scale, zero_point)).table[camera, [0, 1, 2]]
+    np.testing.assert_array_equal(tensor[0], wanted_values)
 
 
 def test_the_measure_sees_a_leak_and_a_buffer() -> None:
