@@ -229,6 +229,13 @@ def prepare(model: Path, form: str, declared: Declaration, data: Path, folder: P
     dataset = open_dataset(data, None if heads or opened.detector else declared.labels)
     inputs = channels_last(opened.inputs) if dataset.pixels and not opened.fixed else opened.inputs
     preprocess = declarations.preprocess(declared, inputs, pictures=dataset.pixels)
+    if (heads or opened.detector) and preprocess is not None and preprocess.resize != "stretch":
+        raise UserError(
+            f"{model}: a detector whose pictures are made to fit by '{preprocess.resize}': its boxes would be shares "
+            "of what the model sees, not of the picture",
+            hint="declare resize = 'stretch', or export it so that it stretches its pictures",
+            key="resize",
+        )
     return Prepared(opened, declared, dataset, preprocess, _fixed(inputs, dataset, preprocess), anchors)
 
 

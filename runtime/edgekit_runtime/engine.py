@@ -328,6 +328,12 @@ class Engine:
         """What reads a detector's outputs. Raises UserError when labels or outputs do not fit the task."""
         if self.task == "classification" and self.labels is not None:
             classify.check_labels(self.labels, self.outputs[0])
+        if detector is not None and self.preprocess is not None and self.preprocess.resize != "stretch":
+            raise InputError(
+                f"a detector whose pictures are made to fit by '{self.preprocess.resize}': its boxes would be shares "
+                "of what the model sees, not of the picture",
+                hint="convert it with resize = 'stretch'",
+            )
         if (self.task == "detection") != (detector is not None):
             raise InputError("a detector, and nothing else, has the task 'detection'")
         if detector is None:

@@ -54,6 +54,13 @@ def decode(source: Source, spec: Optional[Preprocess] = None) -> Pixels:
 def size(source: Source) -> Tuple[int, int]:
     """Height and width of an image file, upright, from its header. Raises ImageError."""
     with _opened(source) as (image, _name):
+        if image.format == "TIFF":  # some versions of Pillow give its size turned already, some do not
+            from PIL import ImageOps
+
+            image.load()
+            ImageOps.exif_transpose(image, in_place=True)
+            width, height = image.size
+            return height, width
         return _upright(image)[::-1]
 
 
@@ -106,9 +113,18 @@ def _require_memory(image: Any, name: str) -> None:
 
 
 def _draft(image: Any, spec: Preprocess) -> None:
+    """The smallest scale that suffices, and at which the picture lies where the whole one would: bars by a pixel wider
+    would be another picture.
+    """
+    across, down = _upright(image)
+    whole = resize.window(across, down, spec)
     width, height = image.size
-    shrinks = max(1.0, resize.window(*_upright(image), spec).shrinks)
-    image.draft("L" if spec.channels == 1 else None, (math.ceil(width / shrinks), math.ceil(height / shrinks)))
+    for scale in (8, 4, 2, 1):
+        part = resize.window(math.ceil(across / scale), math.ceil(down / scale), spec)
+        if whole.shrinks >= scale and part.place == whole.place:
+            image.draft("L" if spec.channels == 1 else None, (max(1, width // scale), max(1, height // scale)))
+            return
+    image.draft("L" if spec.channels == 1 else None, (width, height))
 
 
 def _upright(image: Any) -> Tuple[int, int]:
@@ -119,7 +135,7 @@ def _upright(image: Any) -> Tuple[int, int]:
 
 def _eight_bit(image: Any, name: str) -> Pixels:
     """A Pillow image as uint8 (H, W, 1) or (H, W, 3). Pillow clips 16-bit grey when it converts: take the high byte."""
-    if image.mode in ("I;16", "I;16L", "I;16B", "I;16N") or (image.mode == "I" and image.format == "PNG"):
+    if image.mode in ("I;16", "I;16L", "I;16B", "I;16N") or (image.mode == "I" and image.format in ("PNG", "PPM")):
         wide = np.asarray(image).astype(np.int64)
         return (wide >> 8).astype(np.uint8)[..., None]
     if image.mode in ("I", "F"):

@@ -7,8 +7,7 @@ are each one's own.
 from __future__ import annotations
 
 import time
-from _queue import SimpleQueue  # as queue.SimpleQueue, which brings threading and heapq: 1 ms of a start
-from _thread import allocate_lock
+from _thread import allocate_lock  # as threading.Lock, which would have to be imported
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Callable, Iterator, List, Mapping, Optional, Sequence, Tuple, TypeVar
 
@@ -114,14 +113,26 @@ class Maker:
         return Lane(single, proven), missing
 
 
+class _Place:
+    """In the queue: `gate` opens when there is a `lane`."""
+
+    def __init__(self) -> None:
+        self.lane: Optional[Lane] = None
+        self.gate = allocate_lock()
+        self.gate.acquire()
+
+
 class Pool:
-    """Lanes, the free ones in a queue."""
+    """Lanes, lent in the order of asking: who has just given one back waits behind the others."""
 
     def __init__(self) -> None:
         self._lanes = 0
-        self._free: "SimpleQueue[Optional[Lane]]" = SimpleQueue()
+        self._lock = allocate_lock()
+        self._free: List[Lane] = []
+        self._waiting: "List[_Place]" = []
         self._closing = allocate_lock()
         self._closed = False
+        self._back: Any = None
         self._threads: Any = None
 
     def __len__(self) -> int:
@@ -129,19 +140,47 @@ class Pool:
 
     def add(self, lane: Lane) -> None:
         self._lanes += 1
-        self._free.put(lane)
+        self._give(lane)
 
     @contextmanager
     def lend(self) -> Iterator[Lane]:
-        """A lane for the caller alone; waits for a free one. Raises UserError when the pool is closed."""
-        lane = self._free.get()
-        if lane is None:
-            self._free.put(None)
-            raise EngineClosed("the engine is closed")
+        """A lane for the caller alone; waits for a free one. Raises EngineClosed when the pool is closed."""
+        lane = self._take()
         try:
             yield lane
         finally:
-            self._free.put(lane)
+            self._give(lane)
+
+    def _take(self) -> Lane:
+        with self._lock:
+            if self._closed:
+                raise EngineClosed("the engine is closed")
+            if self._free:
+                return self._free.pop(0)
+            place = _Place()
+            self._waiting.append(place)
+        try:
+            place.gate.acquire()
+        except BaseException:  # interrupted; it may have been its turn already
+            with self._lock:
+                if place in self._waiting:
+                    self._waiting.remove(place)
+            if place.lane is not None:
+                self._give(place.lane)
+            raise
+        assert place.lane is not None
+        return place.lane
+
+    def _give(self, lane: Lane) -> None:
+        with self._lock:
+            if self._waiting:
+                place = self._waiting.pop(0)
+                place.lane = lane
+                place.gate.release()
+                return
+            self._free.append(lane)
+            if self._back is not None and len(self._free) == self._lanes:
+                self._back.release()
 
     def each(self, call: Callable[[Lane, Share], Answer], shares: Sequence[Share]) -> List[Answer]:
         """`call` of each share with a lane of its own, at the same time; answers in order, the first error is raised
@@ -164,14 +203,18 @@ class Pool:
         return [future.result() for future in futures]
 
     def close(self) -> None:
-        """Free the interpreters, once they have done what they are at."""
+        """Free the interpreters, once all is done that was asked for before."""
         with self._closing:
             if self._closed:
                 return
-            self._closed = True
-            for _ in range(self._lanes):
-                self._free.get()
-            self._free.put(None)
+            with self._lock:
+                self._closed = True
+                if len(self._free) < self._lanes:
+                    self._back = allocate_lock()
+                    self._back.acquire()
+            if self._back is not None:
+                self._back.acquire()
+            self._free.clear()
             if self._threads is not None:
                 self._threads.shutdown()
 

@@ -50,6 +50,8 @@ class Preprocessor:
             from edgekit_runtime.picture import decode
 
             source, form = decode(source, self.spec), "RGB"
+        elif type(source) is not np.ndarray:
+            source = np.asarray(source)  # no row of a matrix is a row
         if not isinstance(form, str):
             raise InputError(f"a format is text, as 'RGB', not {type(form).__name__}")
         key = (form, source.shape, source.dtype.num, source.flags.c_contiguous)
@@ -98,7 +100,8 @@ def load_pixels(source: Source, spec: Preprocess, *, format: str = "RGB") -> Pix
     Raises ImageError (naming the file) or InputError.
     """
     if isinstance(source, np.ndarray):
-        image, way = source, route(spec, frame.layout(source, format))
+        image = np.asarray(source)
+        way = route(spec, frame.layout(image, format))
     else:
         from edgekit_runtime.picture import decode
 

@@ -8,7 +8,7 @@ OpenCV's INTER_LINEAR_EXACT, so that NumPy and OpenCV (used where it is installe
 from __future__ import annotations
 
 import importlib
-from _thread import _local  # as threading.local: see pool
+from _thread import _local  # as threading.local, which would have to be imported
 from typing import TYPE_CHECKING, Any, Callable, Tuple
 
 import numpy as np
@@ -36,6 +36,11 @@ class Window:
     height: int
     left: int = 0
     top: int = 0
+
+    @property
+    def place(self) -> Tuple[int, int, int, int]:
+        """Where it lies in the model's picture: width, height, left, top."""
+        return self.width, self.height, self.left, self.top
 
     @property
     def whole(self) -> bool:

@@ -379,3 +379,14 @@ def test_its_boxes_are_judged_by_coco_s_average_precision(
     truth.write_text(json.dumps({"images": images, "annotations": [], "categories": [{"id": 1, "name": "foot"}]}))
     with pytest.raises(UserError, match=r"none of its classes \(foot\) is one of the model's"):
         validate_conversion(made.path, tmp_path / "pictures", truth=truth)
+
+
+@pytest.mark.parametrize("resize", ["letterbox", "crop"])
+def test_boxes_are_shares_of_the_picture_or_refused(
+    frozen: Path, shared: Path, board: DeviceProfile, tmp_path: Path, resize: str
+) -> None:
+    with pytest.raises(UserError, match=f"made to fit by '{resize}'.*not of the picture"):
+        convert.convert(
+            frozen, profile=board, data=shared / "data/coco128_dev/images/val2017", output=tmp_path / "m.tflite",
+            declaration=declare(resize=resize), samples=2, log=tmp_path / "log",
+        )  # fmt: skip

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from edgekit_runtime import batch, environment, pool
 from edgekit_runtime.engine import Engine
 from edgekit_runtime.errors import UserError
 from edgekit_runtime.interpreter import InvokeError
+from edgekit_runtime.pool import EngineClosed
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -157,3 +159,47 @@ def test_what_the_system_has_left_counts_too() -> None:
     assert refused is not None
     assert "the memory here" in refused.message
     assert pool.refusal(2, 2, 0, None) is None
+
+
+def test_closing_ends_also_while_others_go_on_asking(models: Path) -> None:
+    engine = Engine.load(models / "classifier_int8.tflite", num_interpreters=2)
+    row = [np.zeros((1, 8, 8, 3), np.int8)]
+    refused = []
+
+    def ask() -> None:
+        try:
+            while True:
+                engine.infer(row)
+        except EngineClosed:
+            refused.append(True)
+
+    threads = [threading.Thread(target=ask, daemon=True) for _ in range(6)]
+    for thread in threads:
+        thread.start()
+    time.sleep(0.2)
+    closing = threading.Thread(target=engine.close, daemon=True)
+    closing.start()
+    for thread in (closing, *threads):
+        thread.join(30)
+        assert not thread.is_alive()
+    assert len(refused) == 6
+
+
+def test_who_asks_is_served_in_turn(models: Path) -> None:
+    """One that asks again at once does not come before one that waits."""
+    with Engine.load(models / "classifier_int8.tflite") as engine:
+        row = [np.zeros((1, 8, 8, 3), np.int8)]
+        counts = [0, 0, 0]
+        until = time.monotonic() + 1.0
+
+        def ask(number: int) -> None:
+            while time.monotonic() < until:
+                engine.infer(row)
+                counts[number] += 1
+
+        threads = [threading.Thread(target=ask, args=(number,)) for number in range(3)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(30)
+        assert min(counts) > max(counts) / 3

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from edgekit_runtime import environment, picture, preprocess, quant
+from edgekit_runtime import environment, picture, preprocess, quant, resize
 from edgekit_runtime.errors import InputError
 from edgekit_runtime.manifest import Preprocess, TensorSpec
 from edgekit_runtime.picture import ImageError
@@ -169,10 +169,10 @@ class TestResize:
     @given(st.integers(1, 40), st.integers(1, 40), st.integers(1, 20), st.integers(1, 20))
     def test_any_size_comes_out_as_declared(self, width: int, height: int, to_width: int, to_height: int) -> None:
         frame = np.full((height, width, 3), 200, np.uint8)
-        for resize in ("stretch", "letterbox", "crop"):
-            got = preprocess.load_pixels(frame, Preprocess(to_width, to_height, resize=resize, pad=7))
+        for rule in ("stretch", "letterbox", "crop"):
+            got = preprocess.load_pixels(frame, Preprocess(to_width, to_height, resize=rule, pad=7))
             assert got.shape == (to_height, to_width, 3)
-            assert set(np.unique(got)) <= ({7, 200} if resize == "letterbox" else {200})
+            assert set(np.unique(got)) <= ({7, 200} if rule == "letterbox" else {200})
 
     def test_letterbox_keeps_the_aspect_and_centres(self) -> None:
         got = preprocess.load_pixels(np.full((10, 20, 3), 90, np.uint8), Preprocess(8, 8, resize="letterbox", pad=3))
@@ -212,6 +212,46 @@ class TestFiles:
         wanted = ImageOps.exif_transpose(Image.open(io.BytesIO(content)))
         assert np.array_equal(picture.decode(content), np.asarray(wanted))
         assert picture.decode(content).shape[:2] == ((20, 12) if orientation > 4 else (12, 20))
+
+    @pytest.mark.parametrize("orientation", range(1, 9))
+    @pytest.mark.parametrize("form", ["PNG", "TIFF", "JPEG", "WEBP"])
+    def test_a_files_size_is_that_of_the_upright_picture(self, form: str, orientation: int) -> None:
+        exif = Image.Exif()
+        exif[0x0112] = orientation
+        content = encoded(Image.fromarray(noise(12, 20, 3)), form, exif=exif)
+        assert picture.size(content) == picture.decode(content).shape[:2]
+
+    @pytest.mark.parametrize("size", [(640, 481), (500, 375), (427, 640), (612, 612)])
+    @pytest.mark.parametrize("side", [32, 96, 224])
+    @pytest.mark.parametrize("rule", ["letterbox", "crop", "stretch"])
+    def test_a_jpeg_that_is_decoded_small_lies_where_the_whole_one_does(
+        self, size: tuple[int, int], side: int, rule: str
+    ) -> None:
+        spec = Preprocess(side, side, resize=rule)
+        content = encoded(Image.new("RGB", size, "white"), "JPEG")
+        height, width = picture.decode(content, spec).shape[:2]
+        small, whole = resize.window(width, height, spec), resize.window(*size, spec)
+        assert small.place == whole.place
+        assert (height, width) == size[::-1] or small.shrinks >= 1
+        plain = Preprocess(side, side)
+        scale = min(size[0] // side, size[1] // side)
+        assert picture.decode(content, plain).shape[0] <= size[1] // min(8, 1 << (scale.bit_length() - 1)) + 1
+
+    @pytest.mark.parametrize("most", [4095, 65535])
+    def test_sixteen_bit_pgm_keeps_its_high_byte(self, most: int) -> None:
+        wide = np.linspace(0, most, 64).astype(">u2").reshape(8, 8)
+        content = b"P5 8 8 %d\n" % most + wide.tobytes()
+        wanted = wide.astype(np.int64) * 65535 // most >> 8
+        assert np.abs(picture.decode(content)[..., 0].astype(int) - wanted).max() <= 1
+
+    def test_a_matrix_is_the_frame_that_it_holds(self) -> None:
+        grey = noise(30, 40, 1)[..., 0]
+        spec = Preprocess(8, 8, "GRAY", (0.0,), (1.0,))
+        wanted = preprocess.load_pixels(grey, spec, format="GRAY")
+        assert np.array_equal(preprocess.load_pixels(np.asmatrix(grey), spec, format="GRAY"), wanted)
+        pictures = preprocess.Preprocessor(spec, [TensorSpec("x", (1, 8, 8, 1), "uint8", 1.0, 0)])
+        for frame in (grey, np.asmatrix(grey)):
+            assert np.array_equal(pictures.pixels(frame, "GRAY"), wanted)
 
     def test_sixteen_bit_grey_keeps_its_high_byte(self) -> None:
         wide = np.arange(0, 65536, 257, dtype=np.uint16).reshape(16, 16)
