@@ -17,6 +17,7 @@ from edgekit_runtime.dataclass import dataclass
 from edgekit_runtime.errors import UserError
 from edgekit_runtime.manifest import Detection, TensorSpec
 from edgekit_runtime.npy import DAMAGED
+from edgekit_runtime.resize import Scratch
 
 if TYPE_CHECKING:
     from edgekit_runtime.quant import Array, Floats
@@ -27,6 +28,7 @@ _STEP = 17  # one anchor in so many tells about where the highest keys begin
 _SLACK = 0.01  # of a logit: more than float32 rounds where a sigmoid still tells logits apart
 _STEEP = 10.0
 MAX_BYTES = 64 << 20
+_MASKS = Scratch()
 
 
 class AnchorsError(UserError):
@@ -134,11 +136,11 @@ def highest(values: Array, count: int, least: float = -math.inf, first: int = 0)
     """The flat indices of the `count` highest in columns `first` and later of values (N, C) that are not below `least`,
     highest first; of equals the lower index comes first.
     """
-    mask = _reach(values, least, first)
+    mask = _reach(values, least, first, "mask")
     if np.count_nonzero(mask) > 4 * count:
         some = values[::_STEP, first:].reshape(-1)
         rank = min(len(some), 2 * count * len(some) // values[:, first:].size + 8)
-        fewer = _reach(values, np.partition(some, len(some) - rank)[len(some) - rank], first)
+        fewer = _reach(values, np.partition(some, len(some) - rank)[len(some) - rank], first, "fewer")
         if np.count_nonzero(fewer) >= count:
             mask = fewer
     chosen = np.flatnonzero(mask)
@@ -151,9 +153,10 @@ def highest(values: Array, count: int, least: float = -math.inf, first: int = 0)
     return chosen[np.argsort(-held.astype(np.float64), kind="stable")]
 
 
-def _reach(values: Array, least: float, first: int) -> Array:
+def _reach(values: Array, least: float, first: int, name: str) -> Array:
     # The whole is compared and a column taken out, since NumPy is ten times slower with rows that have gaps.
-    mask: Array = values >= least
+    mask = _MASKS.get(f"{name} {values.shape}", values.shape, np.bool_)
+    np.greater_equal(values, least, out=mask)
     mask[:, :first] = False
     return mask
 

@@ -15,10 +15,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from edgekit_runtime import frame
+from edgekit_runtime import detect, frame
 from edgekit_runtime.batcher import Batcher
 from edgekit_runtime.engine import Engine
-from edgekit_runtime.manifest import Preprocess, TensorSpec
+from edgekit_runtime.manifest import Detection, Preprocess, TensorSpec
 from edgekit_runtime.preprocess import Preprocessor, folded
 
 TRANSIENT = 32 << 10
@@ -131,6 +131,26 @@ def test_a_wide_picture_through_a_table_costs_no_more(dtype: str, scale: float |
     assert cost(lambda: pictures.write(pictures.pixels(camera, "RGB"), tensor), 3)[0] <= TRANSIENT
     wanted_values = folded(wanted, TensorSpec("x", (1, 4, 4000, 3), dtype, scale, zero_point)).table[camera, [0, 1, 2]]
     np.testing.assert_array_equal(tensor[0], wanted_values)
+
+
+def test_boxes_that_are_sure_cost_no_more() -> None:
+    """Of 12,804 anchors and 7 classes, as many as the shared detector has."""
+    random, anchors = np.random.default_rng(0), 12_804
+    wanted = Detection(
+        boxes=0, scores=1, score_converter="sigmoid", box_scales=(10, 10, 5, 5), first_column=1,
+        class_ids=tuple(range(1, 8)), max_per_class=100, iou_threshold=0.6, score_threshold=0.3, max_detections=100,
+    )  # fmt: skip
+    specs = (
+        TensorSpec("boxes", (1, anchors, 4), "int8", 0.05, 0),
+        TensorSpec("scores", (1, anchors, 8), "int8", 0.05, 10),
+    )
+    heads = detect.heads(wanted, random.uniform(0, 1, (anchors, 4)).astype(np.float32), specs)
+    boxes = random.integers(-30, 30, (1, anchors, 4)).astype(np.int8)
+    scores = np.clip(random.normal(-60, 15, (1, anchors, 8)), -128, 127).astype(np.int8)
+    scores[0, :5, 2] = 90
+    (found,) = heads.find([boxes, scores])
+    assert 5 <= len(found) <= 100
+    assert cost(lambda: heads.find([boxes, scores]), 5)[0] <= TRANSIENT
 
 
 def test_the_measure_sees_a_leak_and_a_buffer() -> None:
