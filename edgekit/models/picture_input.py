@@ -21,7 +21,7 @@ from edgekit.models.session import Session
 
 Array = NDArray[Any]
 _ANY = 256  # a size for graphs that take any
-_ROUNDED = 1.0  # of a pixel's 256 levels: the runtime rounds to whole ones, and 'linear' has weights of 8 bits
+_ROUNDED = 2.0  # of a pixel's 256 levels: the runtime rounds to whole ones, and 'linear' has weights of 8 bits
 # In the mean of a picture whose levels run from 0 to 255: filters differ by less, a tenth that is cropped by more.
 _SAME = 2.0
 _HINT = (
@@ -70,7 +70,7 @@ class PictureInput:
         given = "a file is decoded" if self.dtype == "string" else "a picture"
         how = f" ({self.resize}, filter '{self.filter}')" if self.filter else ""
         near = (
-            f"; no filter of a board does quite what its resize does: '{self.filter}' is the nearest, and noise "
+            f"; the board does not quite what its resize does: '{self.filter}' is the nearest filter, and noise "
             f"{self.apart:.1f} of 256 levels apart in the mean"
         )
         scaled = f"resized to {self.width}x{self.height}{how} and scaled, {self.scaling} of {self.color}"
@@ -195,15 +195,22 @@ class PictureInput:
         return (5 * self.height // 4, 2 * self.width), (2 * self.height, 5 * self.width // 4)
 
     def _filtered(self, session: Session) -> "PictureInput":
-        """With the filter that shrinks noise as the graph does, or most nearly so."""
-        height, width = self._other_sizes()[0]
-        noise = np.random.default_rng(7).integers(0, 256, (height, width, COLORS[self.color]), np.uint8)
-        levels = self.seen(session, noise) * self.std + self.mean
+        """With the filter that shrinks noise of a photograph's size as the graph does, or most nearly so.
+
+        In a second size, margins and sizes are no whole pixels, which each rounds in its own way.
+        """
         tried = [replace(self, filter=name) for name in FILTERS]
-        errors = [np.abs(levels - load_pixels(noise, one.spec)) for one in tried]
-        best = min(range(len(tried)), key=lambda number: float(errors[number].mean()))
-        apart = 0.0 if errors[best].max() < _ROUNDED else float(errors[best].mean())
-        return replace(tried[best], apart=apart)
+        errors = [one._error(session, 4 * self.height, 8 * self.width) for one in tried]
+        best = min(range(len(tried)), key=lambda number: errors[number][0])
+        odd = tried[best]._error(session, 3 * self.height + 7, 5 * self.width + 10)
+        apart = max(mean for mean, _ in (errors[best], odd))
+        return replace(tried[best], apart=apart if max(errors[best][1], odd[1]) >= _ROUNDED else 0.0)
+
+    def _error(self, session: Session, height: int, width: int) -> tuple[float, float]:
+        """By how many levels the board's noise of that size is apart from the graph's: in the mean, and at most."""
+        noise = np.random.default_rng(7).integers(0, 256, (height, width, COLORS[self.color]), np.uint8)
+        error = np.abs(self.seen(session, noise) * self.std + self.mean - load_pixels(noise, self.spec))
+        return float(error.mean()), float(error.max())
 
 
 def _ramp(height: int, width: int, channels: int) -> Array:
@@ -236,10 +243,14 @@ def find(path: Path, frozen: FrozenGraph) -> PictureInput | None:
     nodes = {node.name: node for node in frozen.graph.node}
     if not any(nodes[name].op in _DECODERS | _LOOPS for name in graph.ancestors(frozen.graph, [scaled])):
         return None
+    session = Session(path, frozen.graph)
     try:
-        return PictureInput.measure(path, frozen, Session(path, frozen.graph), scaled)
+        return PictureInput.measure(path, frozen, session, scaled)
     except UserError as error:
-        if any(node.op in _DECODERS for node in graph.all_nodes(frozen.graph)):
+        shapes = [session.static_shape(tensor) or [-1, -1] for tensor in frozen.inputs.values()]
+        if any(-1 in shape[1:] for shape in shapes) or any(
+            node.op in _DECODERS for node in graph.all_nodes(frozen.graph)
+        ):
             raise UserError(error.message, hint=error.hint or _HINT, **error.fields) from error
         return None  # what is done to pixels may have a form in TFLite
 

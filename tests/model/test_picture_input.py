@@ -172,6 +172,8 @@ def test_how_a_picture_of_another_shape_is_made_to_fit(
     opened = open_source(model, recognise(model), tmp_path, trust_code=False)
     assert opened.picture is not None
     assert (opened.picture.resize, opened.picture.filter, opened.picture.pad) == (resize, "linear", 0)
+    # TensorFlow cuts and pads whole pixels, and rounds their number down.
+    assert (opened.picture.apart > 0) == (resize != "stretch")
 
 
 def test_the_nearest_filter_is_declared_and_that_it_is_no_other(tmp_path: Path) -> None:
@@ -186,7 +188,29 @@ def test_the_nearest_filter_is_declared_and_that_it_is_no_other(tmp_path: Path) 
     assert opened.picture is not None
     assert opened.picture.filter == "linear"
     (note,) = [note for note in opened.notes if note.startswith("cut off")]
-    assert "no filter of a board does quite what its resize does: 'linear' is the nearest" in note
+    assert "the board does not quite what its resize does: 'linear' is the nearest filter" in note
+
+
+def test_the_filter_is_told_by_pictures_of_the_size_of_photographs(tmp_path: Path) -> None:
+    import tensorflow as tf
+
+    def area(pixels: Any) -> Any:
+        small = tf.image.resize(tf.cast(pixels, tf.float32), [SIZE, SIZE], method="area")
+        return tf.ensure_shape(small / 127.5 - 1.0, [SIZE, SIZE, 3])
+
+    model = serving(tmp_path / "pixels", area, tf.TensorSpec([None, None, None, 3], tf.uint8))
+    opened = open_source(model, recognise(model), tmp_path, trust_code=False)
+    assert opened.picture is not None
+    assert opened.picture.filter == "area"
+
+
+def test_pixels_of_any_size_that_are_turned_are_refused_by_that(tmp_path: Path) -> None:
+    import tensorflow as tf
+
+    given = tf.TensorSpec([None, None, None, 3], tf.uint8)
+    model = serving(tmp_path / "pixels", lambda pixels: resized(pixels[:, ::-1]), given)
+    with pytest.raises(UserError, match="does more to a picture than to resize it"):
+        open_source(model, recognise(model), tmp_path, trust_code=False)
 
 
 @pytest.mark.parametrize(
