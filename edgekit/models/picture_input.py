@@ -70,7 +70,7 @@ class PictureInput:
         given = "a file is decoded" if self.dtype == "string" else "a picture"
         how = f" ({self.resize}, filter '{self.filter}')" if self.filter else ""
         near = (
-            f"; the board does not quite what its resize does: '{self.filter}' is the nearest filter, and noise "
+            f"; the board does not do quite what its resize does: '{self.filter}' is the nearest filter, and noise "
             f"{self.apart:.1f} of 256 levels apart in the mean"
         )
         scaled = f"resized to {self.width}x{self.height}{how} and scaled, {self.scaling} of {self.color}"
