@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import io
 import math
-from typing import TYPE_CHECKING, Any, Dict, List, Optional, Sequence, Tuple
+from typing import TYPE_CHECKING, Any, Dict, Iterable, Iterator, List, Optional, Sequence, Tuple
 
 import numpy as np
 
@@ -17,18 +17,18 @@ from edgekit_runtime.dataclass import dataclass
 from edgekit_runtime.errors import UserError
 from edgekit_runtime.manifest import Detection, TensorSpec
 from edgekit_runtime.npy import DAMAGED
+from edgekit_runtime.ranking import descending
 from edgekit_runtime.resize import Scratch
 
 if TYPE_CHECKING:
     from edgekit_runtime.quant import Array, Floats
 
-_FIRST = 1024  # candidates that are looked at before any others are
-_BLOCK = 64  # of which so many at once are compared with each other and with what is kept
-_STEP = 17  # one anchor in so many tells about where the highest keys begin
+_TILE = 64  # candidates that are compared at once with each other, and with as many of those that are kept
 _SLACK = 0.01  # of a logit: more than float32 rounds where a sigmoid still tells logits apart
 _STEEP = 10.0
 MAX_BYTES = 64 << 20
-_MASKS = Scratch()
+_WORK = Scratch()
+Candidates = Tuple["Floats", "Array", "Floats"]  # boxes (K, 4), classes (K,) counted from 0, scores (K,)
 
 
 class AnchorsError(UserError):
@@ -66,27 +66,26 @@ class Heads:
         return tuple(self._find(box, score) for box, score in zip(boxes, scores))
 
     def _find(self, encodings: Array, predictions: Array) -> Detections:
+        boxes, kinds, scores = suppress(self._candidates(encodings, predictions), self.detection)
+        clipped = np.clip(boxes, 0.0, 1.0)
+        seen = (clipped[:, 2:] > clipped[:, :2]).all(axis=1)
+        classes = np.array(self.detection.class_ids, np.int64)[kinds[seen]]
+        return Detections(clipped[seen], classes, scores[seen].astype(np.float32))
+
+    def _candidates(self, encodings: Array, predictions: Array) -> Iterator[Candidates]:
+        """What reaches the threshold, best first, as far as it is asked for."""
         wanted = self.detection
         # Sigmoid and dequantisation keep the order, so the stored values sort; a softmax does not.
         mixed = wanted.score_converter == "softmax"
-        keys = self._scores(predictions) if mixed else predictions
-        least, size = self._least(keys.dtype), _FIRST
-        while True:
-            anchors, columns = np.divmod(highest(keys, size, least, wanted.first_column), keys.shape[1])
-            kinds = columns - wanted.first_column
+        keys = self._softmax(predictions) if mixed else predictions
+        for chosen in descending(keys, self._least(keys.dtype), wanted.first_column):
+            anchors, columns = np.divmod(chosen, keys.shape[1])
             scores = keys[anchors, columns] if mixed else self._scores(keys[anchors, columns])
             count = int(np.count_nonzero(scores >= wanted.score_threshold))
             boxes = self._decode(encodings[anchors[:count]], anchors[:count])
-            kept = suppress(boxes, kinds[:count], wanted)
-            if len(kept) == wanted.max_detections or count < len(scores) or len(scores) < size:
-                break
-            size *= 8
-        clipped = np.clip(boxes[kept], 0.0, 1.0)
-        seen = (clipped[:, 2:] > clipped[:, :2]).all(axis=1)
-        kept = kept[seen]
-        return Detections(
-            clipped[seen], np.array(wanted.class_ids, np.int64)[kinds[kept]], scores[kept].astype(np.float32)
-        )
+            yield boxes, columns[:count] - wanted.first_column, scores[:count]
+            if count < len(scores):
+                return
 
     def _least(self, dtype: Any) -> float:
         """What no key that reaches the threshold is below; a little less than it needs, since float32 rounds."""
@@ -108,9 +107,20 @@ class Heads:
         if self.detection.score_converter == "sigmoid":
             with np.errstate(over="ignore"):
                 real = 1 / (1 + np.exp(-real))
-        elif self.detection.score_converter == "softmax":
-            powers = np.exp(real - real.max(axis=-1, keepdims=True))
-            real = powers / powers.sum(axis=-1, keepdims=True)
+        return real
+
+    def _softmax(self, stored: Array) -> Floats:
+        """The scores (A, C) of all, until the next call in this thread."""
+        real: Floats = _WORK.get(f"softmax {stored.shape}", stored.shape, np.float32)
+        beside: Floats = _WORK.get(f"beside {stored.shape}", stored.shape, np.float32)
+        column: Floats = _WORK.get(f"column {len(stored)}", (len(stored), 1), np.float32)
+        quant.dequantize(stored, self.scores, real)
+        # Beside each other, since NumPy broadcasts through buffers that it makes at each call.
+        beside[...] = np.max(real, axis=-1, keepdims=True, out=column)
+        real -= beside
+        np.exp(real, out=real)
+        beside[...] = np.sum(real, axis=-1, keepdims=True, out=column)
+        real /= beside
         return real
 
     def _decode(self, stored: Array, anchors: Array) -> Floats:
@@ -132,80 +142,78 @@ def decode(encodings: Floats, anchors: Floats, scales: Sequence[float]) -> Float
     return np.concatenate([centre - half, centre + half], axis=1)
 
 
-def highest(values: Array, count: int, least: float = -math.inf, first: int = 0) -> Array:
-    """The flat indices of the `count` highest in columns `first` and later of values (N, C) that are not below `least`,
-    highest first; of equals the lower index comes first.
-    """
-    mask = _reach(values, least, first, "mask")
-    if np.count_nonzero(mask) > 4 * count:
-        some = values[::_STEP, first:].reshape(-1)
-        rank = min(len(some), 2 * count * len(some) // values[:, first:].size + 8)
-        fewer = _reach(values, np.partition(some, len(some) - rank)[len(some) - rank], first, "fewer")
-        if np.count_nonzero(fewer) >= count:
-            mask = fewer
-    chosen = np.flatnonzero(mask)
-    held = values.reshape(-1)[chosen]
-    if count < len(chosen):
-        last = np.partition(held, len(held) - count)[len(held) - count]
-        above, equal = np.flatnonzero(held > last), np.flatnonzero(held == last)
-        part = np.concatenate([above, equal[: count - len(above)]])
-        chosen, held = chosen[part], held[part]
-    return chosen[np.argsort(-held.astype(np.float64), kind="stable")]
-
-
-def _reach(values: Array, least: float, first: int, name: str) -> Array:
-    # The whole is compared and a column taken out, since NumPy is ten times slower with rows that have gaps.
-    mask = _MASKS.get(f"{name} {values.shape}", values.shape, np.bool_)
-    np.greater_equal(values, least, out=mask)
-    mask[:, :first] = False
-    return mask
-
-
-def suppress(boxes: Floats, kinds: Array, wanted: Detection) -> Array:
-    """Greedy non-maximum suppression within each class: the indices that stay, of boxes (K, 4) sorted best first.
+def suppress(candidates: Iterable[Candidates], wanted: Detection) -> Candidates:
+    """Greedy non-maximum suppression within each class: what stays of the candidates, which come best first, at most
+    64 at once.
 
     A box goes when its IoU with a better one of its class is above the threshold, or when its class is full.
     """
-    kept: List[int] = []
+    boxes = _WORK.get(f"boxes {wanted.max_detections}", (wanted.max_detections, 4), np.float32)
+    kinds = _WORK.get(f"kinds {wanted.max_detections}", (wanted.max_detections,), np.int64)
+    scores: List[Floats] = []
     counts: Dict[int, int] = {}
-    areas = _areas(boxes)
-    for start in range(0, len(boxes), _BLOCK):
-        block = np.arange(start, min(start + _BLOCK, len(boxes)))
-        better = np.concatenate([np.array(kept, np.int64), block])[:, None]
-        rivals = _overlaps(boxes[better], areas[better], boxes[block], areas[block]) > wanted.iou_threshold
-        rivals &= kinds[better] == kinds[block]
-        gone = np.any(rivals[: len(kept)], axis=0)
-        rivals = rivals[len(kept) :]
-        for number, kind in enumerate(kinds[block].tolist()):
+    count = 0
+    for block, block_kinds, block_scores in candidates:
+        gone = np.zeros(len(block), np.bool_)
+        for start in range(0, count, _TILE):
+            part = slice(start, min(start + _TILE, count))
+            gone |= _rivals(boxes[part], kinds[part], block, block_kinds, wanted).any(axis=0)
+        rivals = _rivals(block, block_kinds, block, block_kinds, wanted)
+        for number, kind in enumerate(block_kinds.tolist()):
             if gone[number] or counts.get(kind, 0) >= wanted.max_per_class:
                 continue
-            kept.append(start + number)
+            boxes[count], kinds[count] = block[number], kind
+            scores.append(block_scores[number])
             counts[kind] = counts.get(kind, 0) + 1
-            if len(kept) == wanted.max_detections:
-                return np.array(kept, np.int64)
+            count += 1
+            if count == wanted.max_detections:
+                return boxes.copy(), kinds.copy(), np.array(scores, np.float32)
             gone |= rivals[number]
-    return np.array(kept, np.int64)
+    return boxes[:count].copy(), kinds[:count].copy(), np.array(scores, np.float32)
+
+
+def _rivals(one: Floats, one_kinds: Array, other: Floats, other_kinds: Array, wanted: Detection) -> Array:
+    count, others = len(one), len(other)
+    work: Floats = _WORK.get("overlaps", (4, _TILE * _TILE), np.float32)[:, : count * others]
+    work = work.reshape(4, count, others)
+    rivals: Array = _overlaps(one, other, work) > wanted.iou_threshold
+    rivals &= np.equal(*_pairs(one_kinds, other_kinds, work[2], work[3]))
+    return rivals
 
 
 def iou(box: Floats, boxes: Floats) -> Floats:
     """The IoU (K,) of one box with boxes (K, 4); 0 where one has no area."""
-    return _overlaps(box, _areas(box), boxes, _areas(boxes))
+    work = np.empty((4, 1, len(boxes)), np.result_type(box, boxes, np.float32))
+    shares: Floats = _overlaps(box[None], boxes, work)[0]
+    return shares
 
 
 def _areas(boxes: Floats) -> Floats:
-    areas: Floats = np.maximum(boxes[..., 2] - boxes[..., 0], 0) * np.maximum(boxes[..., 3] - boxes[..., 1], 0)
+    areas: Floats = np.maximum(boxes[:, 2] - boxes[:, 0], 0) * np.maximum(boxes[:, 3] - boxes[:, 1], 0)
     return areas
 
 
-def _overlaps(one: Floats, area: Any, other: Floats, areas: Floats) -> Floats:
-    """The IoU of boxes (..., 4) with others, broadcast."""
-    high = np.minimum(one[..., 2], other[..., 2]) - np.maximum(one[..., 0], other[..., 0])
-    wide = np.minimum(one[..., 3], other[..., 3]) - np.maximum(one[..., 1], other[..., 1])
-    both = np.maximum(high, 0) * np.maximum(wide, 0)
+def _overlaps(one: Floats, other: Floats, work: Floats) -> Floats:
+    """The IoU (K, N) of boxes (K, 4) with boxes (N, 4); what is large lies in `work` (4, K, N)."""
+    both, wide, left, right = work
+    for axis, side in enumerate((both, wide)):
+        np.minimum(*_pairs(one[:, 2 + axis], other[:, 2 + axis], left, right), out=side)
+        np.subtract(side, np.maximum(*_pairs(one[:, axis], other[:, axis], left, right), out=left), out=side)
+        np.maximum(side, 0, out=side)
+    both *= wide
+    either = np.add(*_pairs(_areas(one), _areas(other), left, right), out=left)
     with np.errstate(invalid="ignore"):  # of boxes without end
-        either = area + areas - both
-    shares: Floats = np.divide(both, either, out=np.zeros_like(both), where=either > 0)
+        either -= both
+    wide[...] = 0
+    shares: Floats = np.divide(both, either, out=wide, where=either > 0)
     return shares
+
+
+def _pairs(one: Array, other: Array, left: Floats, right: Floats) -> Tuple[Floats, Floats]:
+    """Every value (K,) beside every other (N,), for the same reason."""
+    left[...] = one[:, None]
+    right[...] = other
+    return left, right
 
 
 def heads(

@@ -73,15 +73,20 @@ def store(real: Any, spec: TensorSpec) -> Array:
         raise InputError(f"input '{spec.name}' is not a regular array of real numbers: {error}") from error
 
 
-def dequantize(stored: Any, spec: TensorSpec) -> Floats:
-    """Stored values (any shape) as real float32; the difference to the zero point is taken in a wider type."""
+def dequantize(stored: Any, spec: TensorSpec, out: Optional[Floats] = None) -> Floats:
+    """Stored values (any shape) as real float32, in `out` if given; the difference to the zero point is taken in a
+    wider type.
+    """
     values = np.asarray(stored)
-    if spec.scale is None or spec.zero_point is None:
-        return values.astype(np.float32)
-    if values.dtype.itemsize <= 2:
-        return (values.astype(np.float32) - np.float32(spec.zero_point)) * np.float32(spec.scale)
-    wide = values.astype(np.float64) - spec.zero_point
-    return (wide * np.float64(np.float32(spec.scale))).astype(np.float32)
+    real: Floats = np.empty(values.shape, np.float32) if out is None else out
+    if spec.scale is None or spec.zero_point is None or values.dtype.itemsize <= 2:
+        np.copyto(real, values, casting="unsafe")
+        if spec.scale is not None and spec.zero_point is not None:
+            real -= np.float32(spec.zero_point)
+            real *= np.float32(spec.scale)
+    else:
+        real[...] = (values.astype(np.float64) - spec.zero_point) * np.float64(np.float32(spec.scale))
+    return real
 
 
 def step(spec: TensorSpec) -> float:

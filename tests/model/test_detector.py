@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from edgekit_runtime import detect, quant, rest, runner
+from edgekit_runtime import detect, quant, ranking, rest, runner
 from edgekit_runtime.detect import Detections
 from edgekit_runtime.engine import Engine
 from edgekit_runtime.manifest import Detection, Preprocess, TensorSpec
@@ -152,7 +152,7 @@ def predict(engine: Engine, pictures: list[np.ndarray]) -> list[dict[str, Any]]:
     return rows
 
 
-@given(st.integers(0, 2**32 - 1), st.integers(1, 120), st.floats(0.05, 0.95), st.integers(1, 5), st.integers(1, 20))
+@given(st.integers(0, 2**32 - 1), st.integers(1, 300), st.floats(0.05, 0.95), st.integers(1, 90), st.integers(1, 200))
 @settings(max_examples=60, deadline=None)
 def test_suppression_is_tensorflow_s(seed: int, count: int, threshold: float, per_class: int, total: int) -> None:
     import tensorflow as tf
@@ -168,7 +168,10 @@ def test_suppression_is_tensorflow_s(seed: int, count: int, threshold: float, pe
         own = np.flatnonzero(kinds == kind)
         kept = tf.image.non_max_suppression(boxes[own], scores[own], per_class, wanted.iou_threshold).numpy()
         each += own[kept].tolist()
-    assert detect.suppress(boxes, kinds, wanted).tolist() == sorted(each)[:total]
+    blocks = [(boxes[at : at + 64], kinds[at : at + 64], scores[at : at + 64]) for at in range(0, count, 64)]
+    found = detect.suppress(blocks, wanted)
+    for stayed, every in zip(found, (boxes, kinds, scores), strict=True):
+        np.testing.assert_array_equal(stayed, every[sorted(each)[:total]])
 
 
 @given(
@@ -179,9 +182,27 @@ def test_the_highest_come_first_and_of_equals_the_lower_index(
     values: list[int], count: int, least: int, columns: int, first: int
 ) -> None:
     values = values * columns  # rows of `columns` each
-    found = detect.highest(np.array(values, np.int8).reshape(-1, columns), count, least, first % columns)
+    stored = np.array(values, np.int8).reshape(-1, columns)
     counted = [index for index in range(len(values)) if index % columns >= first % columns and values[index] >= least]
-    assert found.tolist() == sorted(counted, key=lambda index: (-values[index], index))[:count]
+    wanted = sorted(counted, key=lambda index: (-values[index], index))
+    assert ranking.highest(stored, count, least, first % columns).tolist() == wanted[:count]
+    for after in wanted[:1]:
+        assert ranking.highest(stored, count, least, first % columns, after).tolist() == wanted[1 : 1 + count]
+
+
+@given(
+    st.integers(0, 2**32 - 1), st.integers(1, 4000), st.integers(1, 9), st.sampled_from(["i1", "f4"]), st.floats(0, 1)
+)
+@settings(max_examples=60, deadline=None)
+def test_very_many_come_in_the_same_order(seed: int, rows: int, columns: int, dtype: str, equal: float) -> None:
+    random = np.random.default_rng(seed)
+    values = random.normal(0, 60, (rows, columns)).clip(-128, 127).astype(dtype)
+    values[random.uniform(size=values.shape) < equal] = values[0, 0]
+    least, first = float(random.integers(-128, 10)), int(random.integers(0, columns))
+    found = [index for block in ranking.descending(values, least, first) for index in block.tolist()]
+    flat = values.reshape(-1)
+    counted = [index for index in np.flatnonzero(flat >= least).tolist() if index % columns >= first]
+    assert found == sorted(counted, key=lambda index: (-flat[index], index))
 
 
 @pytest.mark.parametrize("stored", ["float32", "int8"])

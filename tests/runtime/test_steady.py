@@ -11,11 +11,12 @@ import itertools
 import tracemalloc
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-from edgekit_runtime import detect, frame
+from edgekit_runtime import detect, frame, quant
 from edgekit_runtime.batcher import Batcher
 from edgekit_runtime.engine import Engine
 from edgekit_runtime.manifest import Detection, Preprocess, TensorSpec
@@ -133,24 +134,32 @@ def test_a_wide_picture_through_a_table_costs_no_more(dtype: str, scale: float |
     np.testing.assert_array_equal(tensor[0], wanted_values)
 
 
-def test_boxes_that_are_sure_cost_no_more() -> None:
-    """Of 12,804 anchors and 7 classes, as many as the shared detector has."""
+@pytest.mark.parametrize("converter", ["sigmoid", "softmax"])
+@pytest.mark.parametrize("stored", ["int8", "float32"])
+@pytest.mark.parametrize("threshold", [0.3, 0.02, 1e-8])
+def test_boxes_cost_no_more_however_many_there_are(threshold: float, stored: str, converter: str) -> None:
+    """Of 12,804 anchors and 7 classes, as many as the shared detector has, a picture full of rivals among them."""
     random, anchors = np.random.default_rng(0), 12_804
     wanted = Detection(
-        boxes=0, scores=1, score_converter="sigmoid", box_scales=(10, 10, 5, 5), first_column=1,
-        class_ids=tuple(range(1, 8)), max_per_class=100, iou_threshold=0.6, score_threshold=0.3, max_detections=100,
+        boxes=0, scores=1, score_converter=converter, box_scales=(10, 10, 5, 5), first_column=1,
+        class_ids=tuple(range(1, 8)), max_per_class=100, iou_threshold=0.6, score_threshold=threshold,
+        max_detections=100,
     )  # fmt: skip
-    specs = (
-        TensorSpec("boxes", (1, anchors, 4), "int8", 0.05, 0),
-        TensorSpec("scores", (1, anchors, 8), "int8", 0.05, 10),
-    )
+    predictions = TensorSpec("scores", (1, anchors, 8), stored)
+    if stored == "int8":
+        predictions = replace(predictions, scale=0.05, zero_point=10)
+    specs = (TensorSpec("boxes", (1, anchors, 4), "int8", 0.05, 0), predictions)
     heads = detect.heads(wanted, random.uniform(0, 1, (anchors, 4)).astype(np.float32), specs)
     boxes = random.integers(-30, 30, (1, anchors, 4)).astype(np.int8)
-    scores = np.clip(random.normal(-60, 15, (1, anchors, 8)), -128, 127).astype(np.int8)
-    scores[0, :5, 2] = 90
+    logits = np.clip(random.normal(-60, 15, (1, anchors, 8)), -128, 127)
+    logits[0, :5, 2] = 90
+    scores = quant.quantize(((logits - 10) * 0.05).astype(np.float32), predictions)
     (found,) = heads.find([boxes, scores])
     assert 5 <= len(found) <= 100
     assert cost(lambda: heads.find([boxes, scores]), 5)[0] <= TRANSIENT
+    rivals = heads.find([np.zeros_like(boxes), scores])
+    assert len(rivals[0]) > 0
+    assert cost(lambda: heads.find([np.zeros_like(boxes), scores]) and None, 3)[0] <= TRANSIENT + boxes.nbytes
 
 
 def test_the_measure_sees_a_leak_and_a_buffer() -> None:
