@@ -494,6 +494,21 @@ def test_two_at_once_take_turns(program: Program, one: Bundle, two: Bundle) -> N
         assert values["state"] == "COMMITTED"
 
 
+@pytest.mark.parametrize("taken", ["gone", "another's"])
+def test_a_lock_that_another_took_for_abandoned_is_asked_for_again(dash: Program, tmp_path: Path, taken: str) -> None:
+    shim = tmp_path / "shim" / "mkdir"
+    shim.parent.mkdir()
+    lose = f'rmdir "{dash.root}/lock"' if taken == "gone" else f'ln -s /dev/null "{dash.root}/lock/holder"'
+    shim.write_text(
+        f'#!/bin/sh\n/bin/mkdir "$@" || exit\n[ "$*" != "{dash.root}/lock" ] || [ -e "{shim}.once" ] || '
+        f'{{ : >"{shim}.once"; {lose}; }}\n'
+    )
+    shim.chmod(0o755)
+    Program(dash.argv, dash.root, f"{shim.parent}:{dash.path}").ok("init")
+    assert Path(f"{shim}.once").exists()
+    assert not (dash.root / "lock").exists()
+
+
 def test_many_who_break_one_stale_lock_still_take_turns(program: Program, one: Bundle) -> None:
     program.stage(one)
     hold(program, os.getpid(), "1", BOOT)
