@@ -13,7 +13,7 @@ import numpy as np
 from edgekit_runtime import schema
 
 from edgekit import worker
-from edgekit.conversion import lowering
+from edgekit.conversion import lowering, opening
 from edgekit.conversion.record import Conversion
 from edgekit.datasets.declaration import Declaration
 from edgekit.errors import UserError
@@ -104,7 +104,7 @@ def work(plain: dict[str, Any], progress: Progress) -> dict[str, Any]:
 
 def _measured(asked: Request, path: Path, folder: Path) -> Pruning:
     shape = next(iter(asked.shapes.values()), ())
-    opened = lowering.open_source(
+    opened = opening.open_source(
         path,
         asked.form,
         folder,

@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 
 from edgekit import worker
 from edgekit.conversion import boxes, integer, measured
-from edgekit.conversion.lowering import Opened, channels_last, failures, open_source
+from edgekit.conversion.lowering import channels_last, failures
+from edgekit.conversion.opening import Opened, open_source
 from edgekit.datasets import declaration as declarations
 from edgekit.datasets.dataset import RepresentativeDataset, Stream, open_dataset
 from edgekit.datasets.declaration import Declaration

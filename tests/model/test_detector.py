@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from benchmarks.detection import Operator
-from edgekit.conversion.lowering import open_source
+from edgekit.conversion.opening import open_source
 from edgekit.models import graph
 
 pytestmark = pytest.mark.shared
@@ -170,7 +170,8 @@ def test_suppression_is_tensorflow_s(seed: int, count: int, threshold: float, pe
         each += own[kept].tolist()
     blocks = [(boxes[at : at + 64], kinds[at : at + 64], scores[at : at + 64]) for at in range(0, count, 64)]
     found = detect.suppress(blocks, wanted)
-    for stayed, every in zip(found, (boxes, kinds, scores), strict=True):
+    every_one: tuple[np.ndarray, ...] = (boxes, kinds, scores)
+    for stayed, every in zip(found, every_one, strict=True):
         np.testing.assert_array_equal(stayed, every[sorted(each)[:total]])
 
 

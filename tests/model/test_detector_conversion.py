@@ -18,7 +18,7 @@ from edgekit_runtime.manifest import Preprocess
 from PIL import Image
 
 from edgekit.conversion import boxes, convert, examples, measured
-from edgekit.conversion.lowering import Opened, open_source
+from edgekit.conversion.opening import Opened, open_source
 from edgekit.conversion.record import Files
 from edgekit.datasets import declaration
 from edgekit.datasets.declaration import Declaration, declare

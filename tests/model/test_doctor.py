@@ -14,7 +14,7 @@ from edgekit_runtime import schema
 from edgekit_runtime.manifest import Preprocess, TensorSpec
 from PIL import Image
 
-from edgekit.conversion import convert, doctor, lowering, quantize, trial
+from edgekit.conversion import convert, doctor, opening, quantize, trial
 from edgekit.conversion.calibration import CalibrationRecord
 from edgekit.conversion.doctor import Request
 from edgekit.conversion.record import Files
@@ -143,7 +143,7 @@ def test_chance_is_told_from_few_labels() -> None:
 def test_a_louder_range_is_not_a_better_one(shared: Path, tmp_path: Path, range_: str) -> None:
     """Visual wake words, trained on 0..1: fed with 0..255 it is surer of everything, and pictures have no labels."""
     model = shared / "models/vww_mobilenetv1_h5_keras2/vww_96.h5"
-    opened = lowering.open_source(model, open_model(model).form, tmp_path, trust_code=False)
+    opened = opening.open_source(model, open_model(model).form, tmp_path, trust_code=False)
     (tmp_path / "float.tflite").write_bytes(opened.lower(opened.inputs)[0])
     mean, std = RANGES[range_]
     spec = Preprocess(96, 96, mean=(mean,) * 3, std=(std,) * 3)
@@ -184,7 +184,7 @@ class TestImageNet:
     def mobilenet(self, shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         folder = tmp_path_factory.mktemp("mobilenet")
         model = shared / "models/imagenet_mobilenetv1_025_224_h5_keras2/mobilenet_v1_0.25_224.h5"
-        opened = lowering.open_source(model, open_model(model).form, folder, trust_code=False)
+        opened = opening.open_source(model, open_model(model).form, folder, trust_code=False)
         (folder / "float.tflite").write_bytes(opened.lower(opened.inputs)[0])
         return folder / "float.tflite"
 

@@ -11,7 +11,7 @@ import pytest
 from edgekit_runtime.engine import Engine
 
 from edgekit.conversion import convert
-from edgekit.conversion.lowering import open_source
+from edgekit.conversion.opening import open_source
 from edgekit.conversion.record import Conversion, Files
 from edgekit.datasets.declaration import declare
 from edgekit.errors import UserError

@@ -14,7 +14,7 @@ from edgekit_runtime.preprocess import load_pixels, to_real
 from PIL import Image
 
 from edgekit.conversion import convert
-from edgekit.conversion.lowering import open_source
+from edgekit.conversion.opening import open_source
 from edgekit.conversion.record import Conversion, Files
 from edgekit.datasets.declaration import Declaration, declare
 from edgekit.errors import CheckFailed, EdgekitError, UserError
