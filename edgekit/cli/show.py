@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import shlex
 import sys
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Annotated, Any
@@ -27,6 +28,8 @@ from edgekit.transport.errors import printable
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on standard output.")]
 
 ProgressCallback = Callable[[str, int, int], None]
+
+SILENCE = 30.0  # seconds
 
 
 def out() -> Console:
@@ -83,7 +86,7 @@ def error(failure: EdgekitError, *, as_json: bool) -> None:
 
 @contextmanager
 def progress() -> Iterator[ProgressCallback]:
-    """Bars on standard error, one for each stage; silent when it is not a terminal."""
+    """Bars on standard error, one for each stage; where it is no terminal, every 30 s a line of what goes on."""
     console = talk()
     bars = Progress(
         TextColumn("{task.description:<28}"),
@@ -95,11 +98,16 @@ def progress() -> Iterator[ProgressCallback]:
         disable=not console.is_terminal,
     )
     tasks: dict[str, Any] = {}
+    said = time.monotonic()
 
     def update(stage: str, done: int, total: int) -> None:
+        nonlocal said
         if stage not in tasks:
             tasks[stage] = bars.add_task(stage, total=total)
         bars.update(tasks[stage], completed=done, total=total)
+        if not console.is_terminal and time.monotonic() - said >= SILENCE:
+            said = time.monotonic()
+            say(f"{done} of {total}", label=f"{stage}:", style="dim")
 
     with bars:
         yield update

@@ -119,6 +119,13 @@ class Prepared:
         return self.opened.detector is not None or self.declared.detection is not None
 
 
+def _one_at_a_time(given: tuple[TensorSpec, ...], inputs: tuple[TensorSpec, ...]) -> tuple[str, ...]:
+    if inputs[0].shape[:1] != (1,):
+        return ()
+    why = "an open one would cost operators" if given[0].shape[:1] == (-1,) else "as the source has it"
+    return (f"the batch is fixed to 1: {why}",)
+
+
 def int8_name(number: int) -> str:
     """The file of the model in the encoding of this number."""
     return INT8 if number == 0 else f"int8-{number}.tflite"
@@ -190,7 +197,7 @@ def quantize(request: Request, progress: Progress) -> tuple[Quantized, ...]:
             notes=(*opened.notes, *whole, *notes)
             + (("mean and std are in the model: it takes pixels",) if inside is not None else ())
             + (("its input was turned: it takes channels last, as pictures have them",) if ready.turned else ())
-            + (("the batch is fixed to 1",) if inputs[0].shape[:1] == (1,) else ())
+            + _one_at_a_time(opened.inputs, inputs)
             + _repeated(labels)
             + stream.notes(),
             detection=detection,

@@ -246,5 +246,9 @@ def member(directory: "Location", name: str) -> Tuple[bytes, str]:
             return file.read(), path
     except OSError as error:
         raise UserError(
-            f"cannot read '{path}': {error.strerror}", hint="is this a release directory?", path=path
+            f"cannot read '{path}': {error.strerror}",
+            hint="a release is a directory, as `edgekit push` makes it; open a .tflite by Engine.load"
+            if os.path.isfile(directory)
+            else "is this a release directory?",
+            path=path,
         ) from error
