@@ -16,6 +16,7 @@ from edgekit.models import (
     detector,
     flatbuffer,
     graph,
+    graph_def,
     keras_model,
     picture_input,
     savedmodel,
@@ -93,7 +94,7 @@ def open_source(
         _refuse_code(path, found.code, trust_code=trust_code)
         return _open_saved_model(path, found, folder, whole=whole)
     if form == "graph-def":
-        frozen = graph.read(path)
+        frozen = graph_def.read(path)
         _refuse_code(path, graph.code_in(frozen.graph), trust_code=trust_code)
         part = graph.pruned(path, frozen.graph, frozen.inputs.values(), frozen.outputs.values(), {})
         return _frozen(path, graph.connected(frozen, part), folder, whole=whole)

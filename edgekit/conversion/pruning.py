@@ -17,7 +17,7 @@ from edgekit.conversion import lowering, opening
 from edgekit.conversion.record import Conversion
 from edgekit.datasets.declaration import Declaration
 from edgekit.errors import UserError
-from edgekit.models import checkpoint, graph, savedmodel
+from edgekit.models import checkpoint, graph, graph_def, savedmodel
 from edgekit.models.graph import FrozenGraph
 from edgekit.models.picture_input import PictureInput
 from edgekit.models.session import Session, reason
@@ -146,7 +146,7 @@ def _pruned(path: Path, frozen: FrozenGraph) -> FrozenGraph:
 def _given(path: Path, asked: Request, picture: PictureInput | None, stack: contextlib.ExitStack) -> Run:
     """A frozen graph, or a checkpoint's graph with its variables, as they are."""
     if asked.form == "graph-def":
-        frozen = graph.read(path)
+        frozen = graph_def.read(path)
         session = Session(path, frozen.graph)
         return _session(session, frozen.outputs, _feed(session, frozen.inputs, asked.shapes, picture))
     found = checkpoint.read(path)

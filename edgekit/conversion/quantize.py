@@ -33,6 +33,7 @@ FLOAT = "float.tflite"
 DECLARED = "declared.tflite"
 CALIBRATED = "calibrated.tflite"
 INT8 = "int8.tflite"
+_RANDOM = {"RANDOM_UNIFORM", "RANDOM_STANDARD_NORMAL", "MULTINOMIAL"}
 
 
 @dataclass(frozen=True)
@@ -162,6 +163,12 @@ def quantize(request: Request, progress: Progress) -> tuple[Quantized, ...]:
         (folder / DECLARED).write_bytes(opened.lower(ready.inputs)[0])
         preprocess = replace(inside, mean=(0.0,) * inside.channels, std=(1.0,) * inside.channels)
     (folder / FLOAT).write_bytes(float_model)
+    if chance := sorted(_RANDOM & set(flatbuffer.parse(float_model).operators)):
+        raise UserError(
+            f"{model}: answers at random, the same input differently each time: {', '.join(chance)}",
+            hint="a dropout or noise of its training is still in it: export it for inference (training=False)",
+            operators=chance,
+        )
     if names := flatbuffer.spoilt(float_model):
         raise UserError(
             f"{model}: its own weights hold values that are not a number: {', '.join(names[:3])}",

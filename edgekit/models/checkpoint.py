@@ -7,12 +7,12 @@ that find the model in it are in `ends`. TensorFlow is imported inside the funct
 import contextlib
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from edgekit.errors import UserError
-from edgekit.models import graph
+from edgekit.models import dropout, graph
 from edgekit.models.graph import FrozenGraph, is_variable, node_name
 from edgekit.models.source import COPY_AGAIN, checkpoint_prefix
 
@@ -33,6 +33,7 @@ class TrainingGraph:
     trained: frozenset[str]
     flags: dict[str, bool]
     unused: tuple[str, ...]
+    dropouts: int = 0
 
     def notes(self) -> tuple[str, ...]:
         """What was decided, for people."""
@@ -40,7 +41,7 @@ class TrainingGraph:
         said += [f"the placeholder {name} is {str(value).lower()} in inference" for name, value in self.flags.items()]
         if self.unused:
             said.append(f"placeholders of the training are left out: {', '.join(self.unused)}")
-        return tuple(said)
+        return (*said, *dropout.note(self.dropouts))
 
 
 def read(path: Path) -> TrainingGraph:
@@ -60,7 +61,9 @@ def read(path: Path) -> TrainingGraph:
         ) from error
     for node in meta.graph_def.node:
         node.attr.pop("_output_shapes", None)  # a hint that later versions take for a contradiction
-    return ends(file, meta)
+    inference, dropouts = dropout.remove(meta.graph_def)
+    meta.graph_def.CopyFrom(inference)
+    return replace(ends(file, meta), dropouts=dropouts)
 
 
 def ends(path: Path, meta: Any) -> TrainingGraph:

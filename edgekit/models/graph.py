@@ -14,12 +14,8 @@ from typing import Any
 from edgekit_runtime.manifest import DTYPES, TensorSpec
 
 from edgekit.errors import CheckFailed, UserError
-from edgekit.models.source import COPY_AGAIN
 
 MAX_BYTES = 2 * 1024**3  # a protocol buffer cannot be larger
-# What watches a graph and gives nothing of it: summaries show an output, assertions test what nothing else takes.
-_WATCHES = re.compile(r"NoOp|Print|\w*Summary(V2)?")
-_GUARD = re.compile(r"(^|/)AssertGuard(/|$)")
 PLACEHOLDERS = ("Placeholder", "PlaceholderV2", "PlaceholderWithDefault")
 
 
@@ -79,58 +75,6 @@ class FrozenGraph:
     outputs: dict[str, str]
     notes: tuple[str, ...] = ()
     nodes_before: int = 0
-
-
-def read(path: Path) -> FrozenGraph:
-    """A frozen graph file; its inputs are the placeholders, its outputs what no node takes. Raises UserError."""
-    from tensorflow.core.framework import graph_pb2
-
-    if path.stat().st_size > MAX_BYTES:
-        raise UserError(f"{path}: larger than {MAX_BYTES} bytes")
-    graph = graph_pb2.GraphDef()
-    try:
-        graph.ParseFromString(path.read_bytes())
-    except Exception as error:  # protobuf's DecodeError: importing it needs another dependency's name
-        raise UserError(
-            f"{path}: not a frozen graph: it is cut or damaged ({error})",
-            hint=COPY_AGAIN,
-        ) from error
-    variables = sorted(node.name for node in graph.node if is_variable(node))
-    if variables:
-        raise UserError(
-            f"{path}: not frozen: the values of {len(variables)} variables, such as '{variables[0]}', are not in it",
-            hint="give the checkpoint that belongs to it, or freeze it",
-        )
-    ends = _ends(graph)
-    feeds = [node.name for node in graph.node if node.op in PLACEHOLDERS]
-    if not feeds or not set(ends) - set(feeds):
-        raise UserError(f"{path}: has {len(feeds)} inputs (placeholders) and {len(ends)} outputs")
-    outputs = [name for name in ends if name not in feeds]
-    # They are written last: a file that was cut between two nodes has none. Some old tools have left them out, too.
-    whole = graph.HasField("versions")
-    notes = () if whole else ("the graph does not end as TensorFlow ends its files: is it the whole file?",)
-    return FrozenGraph(graph, short_names(feeds), short_names(outputs), notes, nodes_before=len(graph.node))
-
-
-def _ends(graph: Any) -> list[str]:
-    """The nodes that no other takes, but for what watches the graph, and for what is made for assertions alone."""
-    takers: dict[str, set[str]] = {}
-    for node in graph.node:
-        for name in node.input:
-            takers.setdefault(node_name(name), set()).add(node.name)
-    watching = {node.name for node in graph.node if _WATCHES.fullmatch(node.op)}
-    guards = {node.name for node in graph.node if node.op == "Assert" or _GUARD.search(node.name)}
-
-    def left() -> list[str]:
-        aside = watching | guards | {node.name for node in graph.node if node.op == "Const"}
-        nodes = [node.name for node in graph.node if node.name not in aside]
-        return [name for name in nodes if takers.get(name, set()) <= watching | guards]
-
-    bare = left()
-    for node in reversed(in_order(graph)):
-        if node.name in takers and takers[node.name] <= guards and node.op not in PLACEHOLDERS:
-            guards.add(node.name)
-    return left() or bare
 
 
 def specs(path: Path, graph: Any, tensors: Mapping[str, str]) -> tuple[TensorSpec, ...]:

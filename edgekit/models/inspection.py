@@ -10,7 +10,7 @@ from edgekit_runtime.manifest import DTYPES, TensorSpec
 
 from edgekit import worker
 from edgekit.errors import CheckFailed, UserError
-from edgekit.models import checkpoint, flatbuffer, graph, keras_archive, keras_model, savedmodel
+from edgekit.models import checkpoint, flatbuffer, graph, graph_def, keras_archive, keras_model, savedmodel
 from edgekit.models.operators import codes
 from edgekit.models.source import EXPORT, FORMS, KERAS, NO_GRAPH, checkpoint_prefix, open_model
 from edgekit.runtimes import gate
@@ -94,7 +94,7 @@ def _saved_model(path: Path) -> dict[str, Any]:
 
 
 def _graph(path: Path) -> dict[str, Any]:
-    frozen = graph.read(path)
+    frozen = graph_def.read(path)
     facts = _graph_facts(path, frozen.graph, frozen.inputs, frozen.outputs)
     return {
         **facts,

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from edgekit.errors import UserError
-from edgekit.models import graph
+from edgekit.models import dropout, graph
 from edgekit.models.graph import FrozenGraph
 from edgekit.models.savedmodel import SERVE_TAG, Graph
 
@@ -20,6 +20,7 @@ def freeze(path: Path, found: Graph) -> FrozenGraph:
             v1.saved_model.load(session, found.tags or [SERVE_TAG], str(path))
             ends = sorted({graph.node_name(name) for name in outputs.values()})
             constant = v1.graph_util.convert_variables_to_constants(session, imported.as_graph_def(), ends)
+            constant, dropouts = dropout.remove(constant)
             part = graph.pruned(path, constant, inputs.values(), outputs.values(), {})
     except (tf.errors.OpError, ValueError, KeyError, TypeError, OSError) as error:
         reason = str(getattr(error, "message", error)).strip().splitlines()
@@ -27,4 +28,5 @@ def freeze(path: Path, found: Graph) -> FrozenGraph:
             f"{path}: TensorFlow {tf.__version__} cannot load it: {reason[0][:300] if reason else error!r}",
             hint="export it again with a current TensorFlow",
         ) from error
-    return FrozenGraph(part, inputs, outputs, nodes_before=found.nodes)
+    frozen = FrozenGraph(part, inputs, outputs, dropout.note(dropouts), nodes_before=found.nodes)
+    return graph.connected(frozen, part)
