@@ -8,8 +8,9 @@ import numpy as np
 
 from edgekit_runtime import quant
 from edgekit_runtime.dataclass import dataclass
-from edgekit_runtime.errors import InputError, UserError
+from edgekit_runtime.errors import UserError
 from edgekit_runtime.manifest import TensorSpec
+from edgekit_runtime.plan import require_count
 
 if TYPE_CHECKING:
     from edgekit_runtime.quant import Array
@@ -30,8 +31,7 @@ class ClassScore:
 
 def top_k(scores: Array, spec: TensorSpec, k: int, labels: Optional[Sequence[str]] = None) -> Tuple[ClassScore, ...]:
     """The best `k` of one sample's stored scores (any shape, taken flat), best first; ties go to the lower index."""
-    if not isinstance(k, (int, np.integer)) or k < 1:
-        raise InputError(f"top_k is at least 1, not {k}")
+    require_count("top_k", k, None)
     flat = scores.reshape(-1)
     # Negated in a wider type, since -(-128) does not fit int8; the stable sort settles ties.
     keys = np.negative(flat.astype(np.int16 if flat.dtype.itemsize == 1 else np.float64))

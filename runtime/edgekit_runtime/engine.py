@@ -14,7 +14,8 @@ from edgekit_runtime.interpreter import Answer, find
 from edgekit_runtime.manifest import Detection, Manifest, Preprocess, TensorSpec
 from edgekit_runtime.plan import Plan, choose, require_count, require_sizes
 from edgekit_runtime.pool import Maker, Pool, PoolRefused, refusal
-from edgekit_runtime.preprocess import Preprocessor
+from edgekit_runtime.preprocess import Preprocessor, listed
+from edgekit_runtime.resize import Scratch
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -77,6 +78,7 @@ class Engine:
         self.inputs: Tuple[TensorSpec, ...] = first.inputs
         self.outputs: Tuple[TensorSpec, ...] = first.outputs
         self._pictures = None if preprocess is None else Preprocessor(preprocess, self.inputs)
+        self._scratch = Scratch()
         self._heads = self._detector(detector)
         if samples is not None:
             self.count(samples.inputs)
@@ -212,7 +214,7 @@ class Engine:
 
         `out`, an earlier answer for as many, is written and given back.
         """
-        return self._preprocessor().rows(_listed(sources), format, out)
+        return self._preprocessor().rows(listed(sources), format, out)
 
     def answer(self, source: Source, read: Callable[[List[Array]], Answer], *, format: str = "RGB") -> Answer:
         """What `read` makes of the stored outputs (1, ...) of one picture, which is written into the input tensor.
@@ -238,10 +240,8 @@ class Engine:
         self, frames: Sequence[Source], top_k: int = 5, *, format: str = "RGB"
     ) -> Tuple[Tuple["ClassScore", ...], ...]:
         """The best `top_k` classes of each picture, best first; `format` as in `prepare`. Raises as that."""
-        frames = _listed(frames)
-        if len(frames) == 1:
-            return self.answer(frames[0], lambda outputs: self.top_k(outputs[0], top_k), format=format)
-        return self.top_k(self.infer([self.rows(frames, format=format)])[0], top_k) if frames else ()
+        require_count("top_k", top_k, None)
+        return self._answers(frames, lambda outputs: self.top_k(outputs[0], top_k), format)
 
     def top_k(self, scores: Array, k: int = 5) -> Tuple[Tuple["ClassScore", ...], ...]:
         """The best `k` classes of each sample's stored scores (N, ...)."""
@@ -251,10 +251,22 @@ class Engine:
 
     def detect(self, frames: Sequence[Source], *, format: str = "RGB") -> Tuple["Detections", ...]:
         """What is in each picture, best first; `format` as in `prepare`. Raises as that."""
-        frames = _listed(frames)
-        if len(frames) == 1:
-            return self.answer(frames[0], self.detections, format=format)
-        return self.detections(self.infer([self.rows(frames, format=format)])) if frames else ()
+        return self._answers(frames, self.detections, format)
+
+    def _answers(
+        self, frames: Sequence[Source], read: Callable[[Sequence[Array]], Tuple[Answer, ...]], format: str
+    ) -> Tuple[Answer, ...]:
+        """What `read` makes of each picture, as many at once as there are places, in a buffer of this thread."""
+        frames, places = listed(frames), self.batch_size * len(self._pool)
+        found: List[Answer] = []
+        for start in range(0, len(frames), places):
+            part = frames[start : start + places]
+            if len(part) == 1:
+                found += self.answer(part[0], read, format=format)
+            else:
+                rows = self._scratch.once("rows", lambda: self._preprocessor().empty(places))[: len(part)]
+                found += read(self.infer([self.rows(part, format=format, out=rows)]))
+        return tuple(found)
 
     def detections(self, outputs: Sequence[Array]) -> Tuple["Detections", ...]:
         """What `infer` has found in each sample, from all of its stored outputs."""
@@ -362,17 +374,6 @@ class Engine:
     def count(self, arrays: Sequence[Array]) -> int:
         """The number of samples in `arrays`, one array for each input. Raises InputError as `infer` does."""
         return batch.count_samples(arrays, self.inputs)
-
-
-def _listed(frames: Sequence[Source]) -> Sequence[Source]:
-    """Pictures as a list; an array of frames (N, H, W, C) is one, too."""
-    if isinstance(frames, np.ndarray) and frames.ndim == 4:
-        return list(frames)
-    if not isinstance(frames, (list, tuple)):
-        raise InputError(
-            f"pictures are given as a list, not as {type(frames).__name__}", hint="[picture], also for a single one"
-        )
-    return frames
 
 
 def _members(

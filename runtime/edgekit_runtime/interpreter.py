@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import re
 import time
@@ -131,6 +132,13 @@ class Interpreter:
         Raises InvokeError.
         """
         try:
+            return self._within(write, read)
+        except Exception as error:
+            _clear(error)  # whoever keeps it would keep views, and nothing could run any more
+            raise
+
+    def _within(self, write: Callable[[List[Array]], None], read: Callable[[List[Array]], Answer]) -> Answer:
+        try:
             write([self._interpreter.tensor(detail["index"])() for detail in self._inputs])
             self._interpreter.invoke()
             outputs = [self._interpreter.tensor(detail["index"])() for detail in self._outputs]
@@ -157,6 +165,15 @@ class Interpreter:
     def reset(self) -> None:
         """Clear the state that a recurrent model keeps between runs."""
         self._interpreter.reset_all_variables()
+
+
+def _clear(error: BaseException) -> None:
+    """Forget what the functions held that it came through, as `traceback.clear_frames` does."""
+    trace = error.__traceback__
+    while trace is not None:
+        with contextlib.suppress(RuntimeError):  # of those that are not at their end
+            trace.tb_frame.clear()
+        trace = trace.tb_next
 
 
 def _spec(detail: Dict[str, Any], model: Location) -> TensorSpec:

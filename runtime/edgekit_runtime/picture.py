@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import math
+import os
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Iterator, Optional, Tuple, Union
@@ -73,6 +74,8 @@ def _opened(source: Source) -> Iterator[Tuple[Any, str]]:
     name = "the image" if isinstance(source, bytes) else f"'{source}'"
     image_module = resize.pillow(f"decode {name}")
     try:
+        if not isinstance(source, bytes) and os.path.exists(source) and not os.path.isfile(source):
+            raise ImageError(f"{name} is no file", source=name)  # to open a pipe would never end
         file = io.BytesIO(source) if isinstance(source, bytes) else str(source)
         with image_module.open(file, formats=FORMATS) as image:
             width, height = image.size

@@ -74,21 +74,37 @@ class Preprocessor:
         """
         if not len(sources):
             raise InputError("there is no picture to prepare")
-        shape = (len(sources), self.spec.height, self.spec.width, self.spec.channels)
-        if out is None:
-            out = np.empty(shape[: len(self._shape) + 1], self._fold.table.dtype)
-        else:
-            _require_buffer(out, shape[: len(self._shape) + 1], self._fold.table.dtype)
-        rows = out.reshape(shape)
+        wanted = self.empty(len(sources)) if out is None else out
+        if out is not None:
+            _require_buffer(out, self._rows(len(sources)), self._fold.table.dtype)
+        rows = wanted.reshape((len(sources), self.spec.height, self.spec.width, self.spec.channels))
         for number, source in enumerate(sources):
             self._fold.write(self.pixels(source, form), rows[number])
-        return out
+        return wanted
+
+    def empty(self, count: int) -> Array:
+        """Room for `count` rows."""
+        return np.empty(self._rows(count), self._fold.table.dtype)
+
+    def _rows(self, count: int) -> Tuple[int, ...]:
+        return (count, self.spec.height, self.spec.width, self.spec.channels)[: len(self._shape) + 1]
 
     @property
     def findings(self) -> Tuple[str, ...]:
         """Work that whoever gives the pictures could spare, of the sizes and formats seen last."""
         found = (finding for way in tuple(self._routes.values()) for finding in way.findings())
         return tuple(dict.fromkeys(found))
+
+
+def listed(frames: Any) -> Sequence[Source]:
+    """Pictures as a list; an array of frames (N, H, W, C) is one, too. Raises InputError for others."""
+    if isinstance(frames, np.ndarray) and frames.ndim == 4:
+        return list(frames)
+    if not isinstance(frames, (list, tuple)):
+        raise InputError(
+            f"pictures are given as a list, not as {type(frames).__name__}", hint="[picture], also for a single one"
+        )
+    return frames
 
 
 def load_pixels(source: Source, spec: Preprocess, *, format: str = "RGB") -> Pixels:

@@ -16,6 +16,7 @@ from edgekit_runtime.dataclass import dataclass
 from edgekit_runtime.errors import InputError
 from edgekit_runtime.plan import require_count
 from edgekit_runtime.pool import EngineClosed
+from edgekit_runtime.preprocess import listed
 
 if TYPE_CHECKING:
     from edgekit_runtime.classify import ClassScore
@@ -63,6 +64,9 @@ def results(
     require_count("top_k", top_k, None)
     if in_flight is not None:
         require_count("in_flight", in_flight, None)
+
+    if engine.preprocess is not None and isinstance(frames, np.ndarray):
+        frames = listed(frames)
 
     def result(index: int, outputs: Sequence[Array]) -> Result:
         classes = engine.top_k(outputs[0], top_k)[0] if engine.task == "classification" else ()

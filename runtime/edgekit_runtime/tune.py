@@ -186,12 +186,14 @@ class _Search:
         several = plan.num_interpreters * plan.batch_size
         alone = min(_MOST, _CALL_MS / max(self._alone_ms(engine), 0.01))
         samples = several * max(1, round(alone / several))
-        rows = engine.samples(samples)
+        # Alone each is a call of its own, as it will be: many rows in one call are cut and joined again.
+        rows, calls = (engine.samples(1), samples) if several == 1 else (engine.samples(samples), 1)
         times = self._times.setdefault(plan, [])
         begun = time.perf_counter()
         while True:
             started = time.perf_counter()
-            engine.infer(rows)
+            for _ in range(calls):
+                engine.infer(rows)
             ended = time.perf_counter()
             times.append((ended - started) * 1e3 / samples)
             if ended - begun >= self._slice or (len(times) >= 3 and time.monotonic() > self._until):

@@ -212,6 +212,21 @@ class TestBadInput:
             engine.infer_real([np.full((1, 8, 8, 3), np.nan)])
         assert len(engine.classify(frames)) == 6
 
+    def test_whoever_keeps_an_error_keeps_nothing_of_the_interpreter(
+        self, engine: Engine, frames: list[np.ndarray]
+    ) -> None:
+        def read(outputs: list[np.ndarray]) -> None:
+            view = outputs[0][:, :2]
+            raise KeyError(view.shape)
+
+        with pytest.raises(KeyError) as kept:
+            engine.answer(frames[0], read)
+        with pytest.raises(InputError, match="top_k") as kept_too:
+            engine.classify(frames[:1], top_k=0)
+        assert len(engine.classify(frames)) == 6
+        assert kept.value.args == ((1, 2),)
+        assert kept_too.value.__traceback__ is not None
+
     def test_a_failing_run_leaves_the_engine_whole(self, models: Path) -> None:
         with Engine.load(models / "refusing.tflite") as engine:
             (first,) = engine.infer_real([np.ones((2, 6))])
@@ -286,9 +301,9 @@ class TestBadInput:
             with pytest.raises(InputError, match="given as a list"):
                 engine.classify(wrong)  # type: ignore[arg-type]  # what a caller may do
 
-    @pytest.mark.parametrize("top_k", [0, 2.5, None])
+    @pytest.mark.parametrize("top_k", [0, 2.5, None, True])
     def test_classes_are_counted(self, engine: Engine, frames: list[Any], top_k: Any) -> None:
-        with pytest.raises(InputError, match="top_k is at least 1"):
+        with pytest.raises(InputError, match="top_k is a whole number of at least 1"):
             engine.classify(frames, top_k)
 
     @pytest.mark.parametrize("wrong", [None, 3, ["photo.jpg"], object()])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -289,8 +290,10 @@ class TestFiles:
                 picture.decode(tmp_path / name)
         with pytest.raises(ImageError, match="does not exist"):
             picture.decode(tmp_path / "missing.png")
-        with pytest.raises(ImageError):
-            picture.decode(tmp_path)
+        os.mkfifo(tmp_path / "pipe.png")
+        for no_file in (tmp_path, tmp_path / "pipe.png"):
+            with pytest.raises(ImageError, match="is no file"):
+                picture.decode(no_file)
 
     def test_a_decompression_bomb_is_refused_before_it_is_decoded(self, tmp_path: Path) -> None:
         path = tmp_path / "bomb.png"

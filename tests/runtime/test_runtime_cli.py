@@ -119,6 +119,12 @@ class TestCheck:
         assert done.returncode == 2
         assert "is this a release directory?" in done.stderr
 
+    def test_a_bundle_is_no_release(self, tmp_path: Path) -> None:
+        (tmp_path / "m.ekb").write_bytes(b"PK")
+        done = program("check", "--release", str(tmp_path / "m.ekb"))
+        assert done.returncode == 2
+        assert "a release is a directory, as `edgekit push` makes it" in done.stderr
+
 
 class TestBench:
     def test_summary_lines_are_benchmark_models(self, models: Path) -> None:

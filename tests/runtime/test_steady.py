@@ -92,6 +92,20 @@ def test_a_larger_frame_costs_no_more(shared: Path, name: str, what: str) -> Non
     assert transient <= in_hand * TRANSIENT < picture.nbytes
 
 
+@pytest.mark.shared
+@pytest.mark.parametrize(("batch", "interpreters"), [(1, 1), (1, 2), (4, 1)])
+def test_several_frames_cost_no_more_each(shared: Path, batch: int, interpreters: int) -> None:
+    picture = np.random.default_rng(1).integers(0, 256, (224, 224, 3)).astype(np.uint8)
+    wanted = Preprocess(224, 224, mean=(128.0,) * 3, std=(128.0,) * 3)
+    path = shared / "reference/coral_tflite_dev/mobilenet_v2_1.0_224_quant.tflite"
+    with Engine.load(
+        path, preprocess=wanted, task="classification", max_batch_size=batch, num_interpreters=interpreters
+    ) as engine:
+        alone = [engine.classify([frame])[0] for frame in (picture, picture[::-1])]
+        assert list(engine.classify([picture, picture[::-1]] * 4)) == alone * 4
+        assert cost(lambda: engine.classify([picture] * 7), 5)[0] <= 7 * TRANSIENT
+
+
 def given(form: str, size: tuple[int, int], lies: str) -> np.ndarray:
     """Noise in a format, in one piece or as cameras and programs give it otherwise."""
     _, shape = frame.parse(f"{size[0]}x{size[1]}:{form}")

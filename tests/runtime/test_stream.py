@@ -96,6 +96,9 @@ class TestEngineStream:
         for wrong in no_frames:
             with pytest.raises(InputError, match="frames are given one after the other"):
                 engine.stream(wrong)
+        with pytest.raises(InputError, match="pictures are given as a list"):
+            engine.stream(frames[0])
+        assert len(list(engine.stream(np.stack(frames)))) == len(frames)
         no_counts: list[Any] = [0, -1, 1.5, "a", True]
         for wrong in no_counts:
             with pytest.raises(InputError, match="in_flight is a whole number of at least 1, not"):
