@@ -222,6 +222,8 @@ def show_bench(reports: Sequence[BenchReport], kinds: Sequence[str | None]) -> N
         _show_stages(first)
     if first.plan is not None and not emulated:
         show.line(f"plan {first.plan}")
+    if first.throughput_plan is not None and not emulated:
+        show.line(f"throughput plan, a sample {first.throughput_plan}")
     for finding in first.findings:
         show.say(finding, label="finding:", style="yellow")
     for title, report in zip(titles, reports, strict=True):

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Callable, List, Optional, Sequence, Tuple
 
 import numpy as np
 
-from edgekit_runtime import benchreport, environment, frame, quant, soak
+from edgekit_runtime import benchreport, environment, frame, plan, quant, soak
 from edgekit_runtime.benchreport import BenchReport, Latency, Memory, PlanGain, Soak, Stages
 from edgekit_runtime.dataclass import dataclass
 from edgekit_runtime.engine import Engine
@@ -81,8 +81,9 @@ def run(
             raise engine.batch_refused
         report = _measure(engine, options, start_kb, _release_id(release), progress)
         gain = _gain(engine, options, release, report.latency.median_ms)
+        pace = _pace(engine, options, release)
         soaked = _soak(engine, options, soaking) if options.soak else None
-        return replace(report, plan=gain, soak=soaked)
+        return replace(report, plan=gain, throughput_plan=pace, soak=soaked)
 
 
 def _measure(
@@ -240,6 +241,26 @@ def _gain(engine: Engine, options: Options, release: Optional[Path], median_ms: 
         _timed(infer, options.warmup_runs, options.warmup_min_secs, options.max_secs)
         without = statistics.median(_timed(infer, options.num_runs, options.min_secs, options.max_secs))
         return PlanGain(engine.plan, other.plan, median_ms, _round(without), round(median_ms / without, 3))
+
+
+def _pace(engine: Engine, options: Options, release: Optional[Path]) -> Optional[PlanGain]:
+    """Where a plan for throughput is stored: a sample among many, with it and without."""
+    if release is None or options.num_threads is not None or options.batch_size != 1:
+        return None
+    tuning, _ = plan.stored(release, engine.model_sha256)
+    if tuning is None or tuning.throughput == tuning.default:
+        return None
+
+    def sample_ms(goal: Optional[str]) -> Tuple[plan.Plan, float]:
+        with Engine.open(release, goal=goal) as one:
+            several = one.num_interpreters * one.batch_size
+            rows = one.samples(1 if several == 1 else 4 * several)
+            _timed(lambda _turn: one.infer(rows), options.warmup_runs, options.warmup_min_secs, options.max_secs)
+            times = _timed(lambda _turn: one.infer(rows), options.num_runs, options.min_secs, options.max_secs)
+            return one.plan, statistics.median(times) / len(rows[0])
+
+    (chosen, with_it), (default, without) = sample_ms("throughput"), sample_ms(None)
+    return PlanGain(chosen, default, _round(with_it), _round(without), round(with_it / without, 3))
 
 
 def _soak(engine: Engine, options: Options, soaking: Callable[[int], None]) -> Soak:

@@ -109,7 +109,8 @@ class BenchReport:
     """One run of bench. `throughput_per_s` counts samples; `inputs` is 'golden' or 'noise'.
 
     `frame` is what `stages.preprocess_ms` was measured with ("1920x1080 NV12") when it is no RGB frame of the model's
-    size, `findings` what such frames waste. `plan` is there when a stored plan was measured.
+    size, `findings` what such frames waste. `plan` is there when a stored plan was measured, `throughput_plan` when one
+    for throughput was: its milliseconds are of a sample among many.
 
     `accelerators`, `signature` and `fully_accelerated` are litert-benchmark's words: edgekit runs on the CPU.
     """
@@ -138,6 +139,7 @@ class BenchReport:
     frame: Optional[str] = None
     findings: Tuple[str, ...] = ()
     plan: Optional[PlanGain] = None
+    throughput_plan: Optional[PlanGain] = None
     schema: int = SCHEMA
 
     def __post_init__(self) -> None:

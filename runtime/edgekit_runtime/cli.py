@@ -260,6 +260,8 @@ def _bench_lines(report: BenchReport) -> List[str]:
     lines += [f"finding: {finding}" for finding in report.findings]
     if report.plan is not None:
         lines.append(f"plan {report.plan}")
+    if report.throughput_plan is not None:
+        lines.append(f"throughput plan, a sample {report.throughput_plan}")
     if report.soak is not None:
         lines.append(f"memory {report.soak}")
     lines += [f"INVALID: {reason}" for reason in report.validity.reasons]

@@ -119,13 +119,13 @@ class TestSearch:
 
         found = tune.tune(open_engine, Plan(1), max_secs=1)
         calls = {one.plan: one.calls for one in found.candidates}
-        alone = {plan: seen for plan, seen in counts.items() if plan.num_interpreters == plan.batch_size == 1}
-        together = [max(seen) for plan, seen in counts.items() if plan not in alone]
+        alone = {one: seen for one, seen in counts.items() if one.num_interpreters == one.batch_size == 1}
+        together = [max(seen) for one, seen in counts.items() if one not in alone]
         assert len(together) > 2
         assert max(together) <= 2 * min(together)
-        for plan, seen in alone.items():
+        for one, seen in alone.items():
             assert set(seen) <= {1, 8}
-            assert min(together) / 2 <= seen.count(1) / calls[plan] <= 2 * max(together)
+            assert min(together) / 2 <= seen.count(1) / calls[one] <= 2 * max(together)
 
     def test_the_time_is_kept_and_what_was_not_reached_is_said(self, models: Path) -> None:
         found = tune.tune(lambda one: Engine.load(models / "classifier_int8.tflite"), Plan(1), max_secs=1e-6)
@@ -224,7 +224,20 @@ class TestUse:
         assert (report.plan.plan, report.plan.default) == (Plan(1, xnnpack=False), Plan(1))
         assert report.plan.median_ms == report.latency.median_ms
         assert benchreport.loads(benchreport.dumps(report)) == report
-        assert bench.run(replace(quick, num_threads=1), release=copy).plan is None
+        without = bench.run(replace(quick, num_threads=1), release=copy)
+        assert (without.plan, without.throughput_plan) == (None, None)
+
+    def test_bench_shows_one_for_throughput_too(self, copy: Path) -> None:
+        quick = ("--num-runs", "5", "--min-secs", "0", "--warmup-min-secs", "0", "--release", str(copy))
+        plan.store(copy, tuning(copy, throughput=Plan(1)))
+        assert "throughput plan" not in program("bench", *quick).stdout
+        plan.store(copy, tuning(copy, throughput=Plan(1, 2)))
+        report = benchreport.loads(program("bench", *quick, "--json").stdout)
+        pace = report.throughput_plan
+        assert pace is not None
+        assert (pace.plan, pace.default) == (Plan(1, 2), Plan(1))
+        assert pace.ratio == pytest.approx(pace.median_ms / pace.default_median_ms, abs=0.02)
+        assert f"throughput plan, a sample {Plan(1, 2)}: " in program("bench", *quick).stdout
 
 
 class TestCommand:
