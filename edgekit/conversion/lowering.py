@@ -206,14 +206,20 @@ def _normalised(pixels: Any, preprocess: Preprocess) -> Any:
 
 
 @contextlib.contextmanager
-def failures(named: Path) -> Iterator[None]:
-    """TensorFlow's refusals as ours; all that it says is text."""
+def failures(named: Path, *, given: bool = False) -> Iterator[None]:
+    """TensorFlow's refusals as ours; all that it says is text. A model `given` as TFLite is itself at fault."""
     try:
         yield
     except (UserError, CheckFailed):
         raise
     except Exception as error:  # ConverterError, RuntimeError, ValueError
-        raise _conversion_failure(named, str(error)) from error
+        failure = _conversion_failure(named, str(error))
+        if given and isinstance(failure, CheckFailed):
+            raise UserError(
+                f"{named}: no interpreter can run it: {first_line(error)}",
+                hint="give the model that it was made from, or convert that to TFLite again",
+            ) from error
+        raise failure from error
 
 
 def _conversion_failure(named: Path, text: str) -> UserError | CheckFailed:

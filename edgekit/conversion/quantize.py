@@ -179,7 +179,7 @@ def quantize(request: Request, progress: Progress) -> tuple[Quantized, ...]:
     progress("float", 1, 1)
     declared_heads = _declared(model, ready, flatbuffer.parse(float_model).outputs, folder)
     stream = data.stream(inputs, preprocess, count=request.samples, seed=request.seed)
-    with failures(model):
+    with failures(model, given=opened.fixed):
         calibrated = integer.calibrate(float_model, calibration(stream, preprocess, progress))
     (folder / CALIBRATED).write_bytes(calibrated)
     built = [_int8(request, number, calibrated, folder) for number in range(len(request.encodings))]

@@ -104,6 +104,12 @@ def test_an_end_leaves_nothing(
     assert [worker for worker in workers if _runs(worker)] == []
 
 
+def test_ctrl_c_before_it_has_begun_is_no_traceback_either(edgekit: Program, tmp_path: Path) -> None:
+    (tmp_path / "typer.py").write_text("raise KeyboardInterrupt")
+    ended = edgekit.with_(PYTHONPATH=str(tmp_path))("--version", code=130)
+    assert (ended.out, ended.err) == ("", "interrupted\n")
+
+
 def test_what_a_killed_conversion_has_left(edgekit: Program, material: Material) -> None:
     """The next one in that folder removes it, but not what a living process holds, and leaves no temporary file."""
     left, held = edgekit.cwd / ".m-abcdefgh.part", edgekit.cwd / ".other-abcdefgh.part"

@@ -249,9 +249,16 @@ def test_a_hostile_file_gets_the_interpreters_verdict(shared: Path, tmp_path: Pa
 def test_hostile_files_end_in_an_error_and_not_in_a_crash(shared: Path, vectors: Path) -> None:
     folder = shared / "reference/malformed_or_hostile_tflite_dev"
     assert len(hostile()) >= 15
-    models = sorted(folder.rglob("*.tflite"))
-    assert len(models) >= 5
+    models = sorted(path for path in folder.rglob("*") if path.suffix in (".tflite", ".bin"))
+    assert len(models) == 24
     for model in models:
         with contextlib.suppress(UserError, CheckFailed):
             found = validate(model, model, vectors, time_limit_s=60)
             assert found.outputs[0].max_abs == 0, f"{model.name} ran: then it agrees with itself"
+
+
+def test_what_the_calibrator_refuses_is_the_file_s_fault(shared: Path, tmp_path: Path, board: DeviceProfile) -> None:
+    (model,) = (shared / "reference/malformed_or_hostile_tflite_dev").rglob("single_conv_no_bias.bin")
+    np.save(tmp_path / "x.npy", np.random.default_rng(1).normal(size=(20, 6, 6, 3)).astype(np.float32))
+    with pytest.raises(UserError, match=r"no interpreter can run it: .*was optional but was expected"):
+        convert.convert(model, profile=board, data=tmp_path / "x.npy", output=tmp_path / "m.tflite")
