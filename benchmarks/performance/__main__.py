@@ -114,8 +114,10 @@ From a frame of 1280x720 or 1920x1080 to the same answer, to `invoke()` in one t
 MediaPipe, OpenVINO and the script take RGB only: of NV12 their user's `cv2.cvtColor` is counted. MediaPipe has no
 setting for threads, and OpenCV keeps its own default for edgekit and for the others. OpenVINO and the script resize
 with Pillow, as their examples do (the script with Pillow's own default, bicubic). The answer is the class's index (or
-how many boxes of 0.5 or more): where filters differ, so may it. Also with two threads the figures are ratios to
-`invoke()` in one. Goals are for MobileNetV2: at most 1.20 with NumPy, 1.05 with OpenCV. They are met or missed by
+how many boxes of 0.5 or more), with the number of ways that gave it: where filters differ, so may it. Also with more
+threads the figures are ratios to `invoke()` in one. Of the others only MediaPipe decodes a detector's raw heads: the
+Task Library wants the operator TFLite_Detection_PostProcess in the file, and OpenVINO and the script come with nothing
+that makes boxes. Goals are for MobileNetV2: at most 1.20 with NumPy, 1.05 with OpenCV. They are met or missed by
 `linear`, which is not the default: convert declares `bilinear` unless told otherwise, because four pixels for each of
 the model's cost accuracy where pictures shrink much ([how much](preprocessing.md)).
 

@@ -75,15 +75,29 @@ def overhead(release: str, frame: str, threads: int) -> Calls:
     ours, picture = engine(release, threads), np.load(frame)
     other = _interpreter(f"{release}/model.tflite", threads)
     other.set_tensor(other.get_input_details()[0]["index"], ours.prepare(picture)[None])
-    calls = {" edgekit": _answering(ours, picture, "RGB"), " bare": other.invoke}
-    if ours.task == "detection":
-        outputs = ours.infer([ours.prepare(picture)[None]])
-        calls[" boxes"] = lambda: ours.detections(outputs)
-    return calls
+    row = ours.rows([picture])
+    outputs = ours.infer([row])
+    return {
+        " edgekit": _answering(ours, picture, "RGB"),
+        " bare": other.invoke,
+        " before": lambda: ours.rows([picture], out=row),
+        " after": lambda: ours.detections(outputs) if ours.task == "detection" else ours.top_k(outputs[0]),
+    }
 
 
 def edgekit(release: str, frame: str, format: str, threads: int, filter: str) -> Calls:
     return {"": _answering(engine(release, threads, filter), np.load(frame), format)}
+
+
+def scaled(release: str, frame: str, format: str, threads: int, filter: str) -> Calls:
+    """What of `edgekit` goes before the inference."""
+    ours, picture = engine(release, threads, filter), np.load(frame)
+    row = ours.rows([picture], format=format)
+
+    def run() -> None:
+        ours.rows([picture], format=format, out=row)
+
+    return {"": run}
 
 
 def _answering(ours: Engine, picture: Any, form: str) -> Callable[[], int]:
@@ -156,7 +170,10 @@ def openvino(*, model: str, frame: str, format: str, threads: int, mean: float, 
 
     picture = _rgb(frame, format)
     core = ov.Core()
-    compiled = core.compile_model(core.read_model(model), "CPU", {"INFERENCE_NUM_THREADS": threads})
+    network = core.read_model(model)
+    if network.input(0).partial_shape.is_dynamic:  # in the batch
+        network.reshape([1, *(int(side.get_length()) for side in list(network.input(0).partial_shape)[1:])])
+    compiled = core.compile_model(network, "CPU", {"INFERENCE_NUM_THREADS": threads})
     request, given = compiled.create_infer_request(), compiled.input(0)
     height, width = given.shape[1:3]
     pixels = given.element_type.to_dtype() == np.uint8

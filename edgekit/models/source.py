@@ -92,6 +92,8 @@ def _below(path: Path) -> str | None:
     """What is one folder further down, or in it."""
     if path.is_file() and not path.stat().st_size:
         return f"the file is empty: {COPY_AGAIN}"
+    if path.is_file() and path.suffix in (".pbtxt", ".json"):
+        return "a graph as text is not read: write it in binary (as_text=False), or give the SavedModel"
     if path.suffix == ".keras" and path.is_file() and not zipfile.is_zipfile(path):
         return f"if it is cut or damaged, {COPY_AGAIN}; else give {_KNOWN}"
     for kind, pattern in (("SavedModel", SAVED_MODEL), ("TensorFlow 1 checkpoint", "*.meta")):

@@ -30,6 +30,9 @@ class TestModel:
         told = refused(edgekit, Path("notes.keras"), material.pictures)
         assert told["message"] == "notes.keras: not a model that edgekit knows"
         assert told["hint"]
+        (edgekit.cwd / "graph.pbtxt").write_text('node { name: "x" op: "Placeholder" }')
+        told = refused(edgekit, Path("graph.pbtxt"), material.pictures)
+        assert told["hint"].startswith("a graph as text is not read")
 
     def test_nothing_there(self, edgekit: Program, material: Material) -> None:
         assert refused(edgekit, Path("nowhere"), material.pictures)["message"] == "nowhere: no such model"
