@@ -86,19 +86,25 @@ class TcpProxy:
             threading.Thread(target=self._relay, args=(near, far, True), daemon=True).start()
             threading.Thread(target=self._relay, args=(far, near, False), daemon=True).start()
 
+    def _pieces(self, data: bytes) -> tuple[bytes, ...]:
+        """What still moves, and what a freeze holds back."""
+        left = len(data) if self.freeze_after is None else max(0, self.freeze_after - self.sent)
+        return (data[:left], data[left:]) if 0 < left < len(data) else (data,)
+
     def _relay(self, source: socket.socket, sink: socket.socket, outward: bool) -> None:
         with contextlib.suppress(OSError):
             while data := source.recv(16 << 10):
                 if self.delay:
                     time.sleep(self.delay)
-                while self.frozen.is_set() and not self._closing.is_set():
-                    time.sleep(0.02)
-                sink.sendall(data)
-                if outward:
-                    self.sent += len(data)
-                    if self.freeze_after is not None and self.sent >= self.freeze_after:
-                        self.freeze()
-                    if self.cut_after is not None and self.sent >= self.cut_after:
+                for piece in self._pieces(data) if outward else (data,):
+                    while self.frozen.is_set() and not self._closing.is_set():
+                        time.sleep(0.02)
+                    if outward:
+                        self.sent += len(piece)
+                        if self.freeze_after is not None and self.sent >= self.freeze_after:
+                            self.freeze()  # before it is sent: its answer must not slip through
+                    sink.sendall(piece)
+                    if outward and self.cut_after is not None and self.sent >= self.cut_after:
                         self.cut()
                         return
             sink.shutdown(socket.SHUT_WR)
