@@ -15,6 +15,8 @@ from edgekit_runtime.plan import require_count
 if TYPE_CHECKING:
     from edgekit_runtime.quant import Array
 
+_FEW = 10
+
 
 class LabelsError(UserError):
     """The labels are not text, or not as many as the model has classes."""
@@ -33,14 +35,27 @@ def top_k(scores: Array, spec: TensorSpec, k: int, labels: Optional[Sequence[str
     """The best `k` of one sample's stored scores (any shape, taken flat), best first; ties go to the lower index."""
     require_count("top_k", k, None)
     flat = scores.reshape(-1)
-    # Negated in a wider type, since -(-128) does not fit int8; the stable sort settles ties.
-    keys = np.negative(flat.astype(np.int16 if flat.dtype.itemsize == 1 else np.float64))
-    best = np.argsort(keys, kind="stable")[:k]
+    best = _best(flat, k)
     reals = quant.dequantize(flat[best], spec)
     return tuple(
         ClassScore(int(index), labels[index] if labels is not None else None, float(real))
         for index, real in zip(best, reals)
     )
+
+
+def _best(flat: Array, k: int) -> Array:
+    """The indices of the `k` highest; of equals the lower comes first, NaN last."""
+    if k > _FEW or flat.dtype.itemsize > 1:
+        # Negated in a wider type, since -(-128) does not fit int8; the stable sort settles ties.
+        keys = np.negative(flat.astype(np.int16 if flat.dtype.itemsize == 1 else np.float64))
+        return np.argsort(keys, kind="stable")[:k]
+    # To sort a thousand takes 0.1 ms right after an inference, when its code is in no cache any more.
+    left = flat.astype(np.int16)
+    best = np.empty(min(k, len(left)), np.int64)
+    for place in range(len(best)):
+        best[place] = index = left.argmax()
+        left[index] = -32768
+    return best
 
 
 def parse_labels(data: bytes, where: str) -> Tuple[str, ...]:
