@@ -96,9 +96,9 @@ cores. Goals: at most 1.02 for models above 2 ms, at most 60 us for smaller ones
 {overhead}
 
 What edgekit adds is done in one thread, however many the interpreter has; right after an inference none of its code is
-in the processor's caches, so that it takes several times what the parts named take in a loop of their own. The detector as exported counts all boxes (a
-threshold of 1e-8); with one of 0.5 it does what a user asks for. Selecting boxes is not part of its `invoke()`:
-[what that costs](detection.md).
+in the processor's caches, so that it takes several times what the parts named take in a loop of their own. The detector
+as exported counts all boxes (a threshold of 1e-8); with one of 0.5 it does what a user asks for. Selecting boxes is not
+part of its `invoke()`: [what that costs](detection.md).
 
 ## The ends of a model
 

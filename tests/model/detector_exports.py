@@ -38,25 +38,25 @@ def looped(frozen: Path, output: Path, *, encoded: bool = False, resize: Callabl
 
 
 def looped_saved_model(frozen: Path, output: Path, *, takes: str = "") -> Path:
-    """A SavedModel of TensorFlow 2 with the loop in its signature, which takes pixels, "of files" or "of examples"."""
+    """A SavedModel of TensorFlow 2 with the loop in its signature, which takes pixels, "of files", "of examples" or "of
+    floats" (pixels, too: the exporter's float_image_tensor)."""
     import tensorflow as tf
 
-    pruned = tf.compat.v1.wrap_function(
-        lambda pictures: _detect(frozen, pictures, _stretch), [tf.TensorSpec([1, None, None, 3], tf.uint8)]
-    )
+    pixels = tf.TensorSpec([1, None, None, 3], tf.float32 if takes == "of floats" else tf.uint8)
+    pruned = tf.compat.v1.wrap_function(lambda pictures: _detect(frozen, pictures, _stretch), [pixels])
 
     def serve(input_tensor: Any) -> Any:
         pictures = input_tensor
         if takes == "of examples":
             parsed = tf.io.parse_example(pictures, {"image/encoded": tf.io.FixedLenFeature([], tf.string)})
             pictures = parsed["image/encoded"]
-        if takes:
+        if takes in ("of files", "of examples"):
             spec = tf.TensorSpec([None, None, 3], tf.uint8)
             pictures = tf.map_fn(lambda one: tf.io.decode_jpeg(one, 3), pictures, fn_output_signature=spec)
             pictures = tf.ensure_shape(pictures, [1, None, None, 3])
         return dict(zip(OUTPUTS, pruned(pictures), strict=True))
 
-    given = tf.TensorSpec([1], tf.string) if takes else tf.TensorSpec([1, None, None, 3], tf.uint8)
+    given = tf.TensorSpec([1], tf.string) if takes in ("of files", "of examples") else pixels
     module = tf.Module()
     module.serve = tf.function(serve, input_signature=[tf.TensorSpec(given.shape, given.dtype, "input_tensor")])
     module.pruned = pruned

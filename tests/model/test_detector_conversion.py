@@ -166,7 +166,7 @@ def opened(model: Path, folder: Path) -> Opened:
     return open_source(model, recognise(model), folder, trust_code=False)
 
 
-@pytest.mark.parametrize("kind", ["while", "map", "encoded", "map of files", "map of examples"])
+@pytest.mark.parametrize("kind", ["while", "map", "encoded", "map of files", "map of examples", "map of floats"])
 def test_loops_before_the_network_are_cut_off_and_declared(
     frozen: Path, cut: Opened, tmp_path: Path, kind: str, unseen: list[np.ndarray]
 ) -> None:
