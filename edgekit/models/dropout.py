@@ -12,7 +12,7 @@ from edgekit.models.graph import node_name
 _NOISE = {"RandomUniform", "StatelessRandomUniform", "StatelessRandomUniformV2"}
 _SPREAD = {"Mul", "Add", "AddV2", "Sub", "Identity"}  # noise of another range
 _MASK = {"Floor", "GreaterEqual", "Greater", "Less", "LessEqual"}
-_RATE = {*_SPREAD, "Const", *graphs.PLACEHOLDERS, "RealDiv", "Cast", "Reciprocal", "Inv"}  # how the scale is computed
+_RATE = {*_SPREAD, "RealDiv", "Cast", "Reciprocal", "Inv"}  # how the scale is computed
 _SCALED = {"Mul", "RealDiv", "Div"}
 
 
@@ -46,7 +46,7 @@ def note(count: int) -> tuple[str, ...]:
 
 
 def _masks(graph: Any) -> tuple[set[str], set[str]]:
-    """The nodes that say which values are kept, and those that come from constants and placeholders alone."""
+    """The nodes that say which values are kept, and those that are a single number for all values."""
     noise, masks, rates = set[str](), set[str](), set[str]()
     for node in graphs.in_order(graph):
         needs = [node_name(name) for name in node.input if name[0] != "^"]
@@ -54,13 +54,25 @@ def _masks(graph: Any) -> tuple[set[str], set[str]]:
         known = all(name in rates for name in others)
         spread = known and noise.intersection(needs)
         same = node.op in ("Cast", "Identity") and masks.intersection(needs)
-        if node.op in _RATE and len(others) == len(needs) and known:
+        if _is_number(node) or (node.op in _RATE and needs and known and len(others) == len(needs)):
             rates.add(node.name)
         elif node.op in _NOISE or (node.op in _SPREAD and spread):
             noise.add(node.name)
         elif same or (node.op in _MASK and spread):
             masks.add(node.name)
     return masks, rates
+
+
+def _is_number(node: Any) -> bool:
+    """Whether it is a constant or a placeholder of one number; a placeholder may leave its shape open."""
+    shape = node.attr["value"].tensor.tensor_shape if node.op == "Const" else node.attr["shape"].shape
+    return node.op in ("Const", *graphs.PLACEHOLDERS) and all(side.size == 1 for side in shape.dim)
+
+
+def _is_zero(node: Any) -> bool:
+    import tensorflow as tf
+
+    return node.op == "Const" and not tf.make_ndarray(node.attr["value"].tensor).any()
 
 
 def _dropped(node: Any, nodes: dict[str, Any], masks: set[str], rates: set[str]) -> str | None:
@@ -71,7 +83,7 @@ def _dropped(node: Any, nodes: dict[str, Any], masks: set[str], rates: set[str])
         if sum(of_mask) != 1:
             return None
         scaled = given[of_mask.index(False)]
-    elif node.op in ("Select", "SelectV2") and node_name(given[0]) in masks and node_name(given[2]) in rates:
+    elif node.op in ("Select", "SelectV2") and node_name(given[0]) in masks and _is_zero(nodes[node_name(given[2])]):
         scaled = given[1]
     else:
         return None

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -54,16 +55,26 @@ def network(tf: Any, drop: Drop, keep: Any) -> tuple[Any, np.ndarray]:
     return v1.matmul(hidden, v1.get_variable("two", initializer=two), name="scores"), one @ two
 
 
-@DROPS
-@pytest.mark.parametrize("keep", KEEPS)
-def test_a_frozen_graph_loses_it(drop: Drop, keep: str, tmp_path: Path) -> None:
+@contextmanager
+def trained(drop: Drop, keep: str) -> Iterator[tuple[Any, Any, np.ndarray]]:
+    """A session with the network, its end and its weights."""
     import tensorflow as tf
 
     v1 = tf.compat.v1
     with v1.Graph().as_default() as graph, v1.Session(graph=graph) as session:
         end, weights = network(tf, drop, KEEPS[keep](v1))
         session.run(v1.global_variables_initializer())
-        frozen = v1.graph_util.convert_variables_to_constants(session, graph.as_graph_def(), [end.op.name])
+        yield session, end, weights
+
+
+@DROPS
+@pytest.mark.parametrize("keep", KEEPS)
+def test_a_frozen_graph_loses_it(drop: Drop, keep: str, tmp_path: Path) -> None:
+    import tensorflow as tf
+
+    v1 = tf.compat.v1
+    with trained(drop, keep) as (session, end, weights):
+        frozen = v1.graph_util.convert_variables_to_constants(session, session.graph.as_graph_def(), [end.op.name])
     (tmp_path / "m.pb").write_bytes(frozen.SerializeToString())
     found = graph_def.read(tmp_path / "m.pb")
     assert (list(found.inputs), list(found.outputs)) == (["x"], ["scores"])
@@ -79,8 +90,7 @@ def test_a_checkpoint_ends_where_its_model_does(drop: Drop, keep: str, tmp_path:
     import tensorflow as tf
 
     v1 = tf.compat.v1
-    with v1.Graph().as_default() as graph, v1.Session(graph=graph) as session:
-        end, weights = network(tf, drop, KEEPS[keep](v1))
+    with trained(drop, keep) as (session, end, weights):
         labels = v1.placeholder(tf.int64, (None,), "labels")
         loss = v1.reduce_mean(v1.nn.sparse_softmax_cross_entropy_with_logits(labels=labels, logits=end))
         v1.train.AdamOptimizer(0.01).minimize(loss)
@@ -108,6 +118,19 @@ def test_a_saved_model_of_tensorflow_1_loses_it_and_its_placeholder(tmp_path: Pa
     assert frozen.notes == ("its dropouts (1) are of the training and were removed",)
 
 
+@DROPS
+def test_an_input_may_be_dropped_too(drop: Drop) -> None:
+    import tensorflow as tf
+
+    v1 = tf.compat.v1
+    with v1.Graph().as_default() as graph:
+        dropped = drop(tf, v1.placeholder(tf.float32, (None, 4), "x"), KEEPS["single number"](v1))
+        tf.identity(dropped, name="y")
+    left, count = dropout.remove(graph.as_graph_def())
+    assert count == 1
+    assert {node.name for node in left.node if node.op != "Identity"} == {"x"}
+
+
 def test_noise_that_is_no_dropout_stays() -> None:
     import tensorflow as tf
 
@@ -116,6 +139,10 @@ def test_noise_that_is_no_dropout_stays() -> None:
         x = v1.placeholder(tf.float32, (None, 4), "x")
         v1.add(x, tf.random.uniform(tf.shape(x)), name="jittered")
         v1.multiply(x, tf.cast(tf.random.uniform(tf.shape(x)) >= x, tf.float32), name="sampled")
+        kept = tf.random.uniform(tf.shape(x)) >= 0.5
+        weighed = tf.nn.relu(x) * tf.constant([1.0, 2.0, 3.0, 4.0])
+        v1.multiply(weighed, tf.cast(kept, tf.float32), name="not_scaled")
+        tf.where(kept, tf.nn.relu(x) * 2.0, 1.0, name="filled")
         proto = graph.as_graph_def()
     assert dropout.remove(proto) == (proto, 0)
 
