@@ -65,8 +65,11 @@ def _masks(graph: Any) -> tuple[set[str], set[str]]:
 
 def _is_number(node: Any) -> bool:
     """Whether it is a constant or a placeholder of one number; a placeholder may leave its shape open."""
-    shape = node.attr["value"].tensor.tensor_shape if node.op == "Const" else node.attr["shape"].shape
-    return node.op in ("Const", *graphs.PLACEHOLDERS) and all(side.size == 1 for side in shape.dim)
+    name = "value" if node.op == "Const" else "shape"
+    if node.op not in ("Const", *graphs.PLACEHOLDERS) or name not in node.attr:  # to ask for one would make it
+        return node.op in graphs.PLACEHOLDERS
+    shape = node.attr[name].tensor.tensor_shape if name == "value" else node.attr[name].shape
+    return all(side.size == 1 for side in shape.dim)
 
 
 def _is_zero(node: Any) -> bool:
