@@ -22,6 +22,8 @@ from edgekit.models.session import Session
 Array = NDArray[Any]
 _ANY = 256  # a size for graphs that take any
 _ROUNDED = 2.0  # of a pixel's 256 levels: the runtime rounds to whole ones, and 'linear' has weights of 8 bits
+# Pixels of 0 to 1, or -1 to 1, nobody divides by as much, or moves by it.
+_REACH = 16.0
 # In the mean of a picture whose levels run from 0 to 255: filters differ by less, a tenth that is cropped by more.
 _SAME = 2.0
 _HINT = (
@@ -83,6 +85,11 @@ class PictureInput:
             self.width, self.height, self.color, self.mean, self.std,
             self.resize or "stretch", self.filter or "bilinear", self.pad,
         )  # fmt: skip
+
+    @property
+    def of_levels(self) -> bool:
+        """Whether its scaling makes sense for pixels of 0 to 255 alone, not for those of 0 to 1 or -1 to 1."""
+        return max(self.std) > _REACH or max(map(abs, self.mean)) > _REACH
 
     def feed(self, pixels: Array) -> Any:
         """What the input takes for one picture: uint8 (H, W, 3) in RGB, or (H, W, 1)."""
@@ -222,22 +229,45 @@ def _ramp(height: int, width: int, channels: int) -> Array:
 
 
 def prepares(graph_def: Any) -> bool:
-    """Whether a graph decodes pictures, or takes whole pixels and has a loop."""
+    """Whether a graph decodes pictures, or has a loop and takes whole pixels, or real ones in any size."""
     import tensorflow as tf
 
     kinds = {node.op for node in graph.all_nodes(graph_def)}
-    given = {node.attr["dtype"].type for node in graph_def.node if node.op in graph.PLACEHOLDERS}
-    decodes = kinds & _DECODERS and tf.string.as_datatype_enum in given
-    return bool(decodes or (kinds & _LOOPS and tf.uint8.as_datatype_enum in given))
+    given = [node for node in graph_def.node if node.op in graph.PLACEHOLDERS]
+    dtypes = {node.attr["dtype"].type for node in given}
+    decodes = kinds & _DECODERS and tf.string.as_datatype_enum in dtypes
+    loops = tf.uint8.as_datatype_enum in dtypes or any(_any_size(node) for node in given)
+    return bool(decodes or (kinds & _LOOPS and loops))
+
+
+def _any_size(node: Any) -> bool:
+    """Whether a placeholder takes real pictures of any size: [batch, height, width, 1 or 3]."""
+    import tensorflow as tf
+
+    sizes = [dim.size for dim in node.attr["shape"].shape.dim]
+    real = node.attr["dtype"].type == tf.float32.as_datatype_enum
+    return real and len(sizes) == 4 and -1 in sizes[1:3] and sizes[3] in (1, 3)
 
 
 def find(path: Path, frozen: FrozenGraph) -> PictureInput | None:
-    """The picture of a graph that prepares it before its first convolution; None of one that does not.
+    """The picture of a graph that prepares it before its first convolution; None of one that does not, and of one whose
+    real pixels may have another range than 0 to 255.
 
-    Raises UserError when it decodes files, and does more than to resize and scale them.
+    Raises UserError when it decodes files, or takes whole pixels of any size, and does more than to resize and scale.
     """
     if not prepares(frozen.graph):
         return None
+    reals = any(_any_size(node) for node in frozen.graph.node if node.op in graph.PLACEHOLDERS)
+    try:
+        picture = _measured(path, frozen)
+    except UserError:
+        if reals:
+            return None  # with its size declared the loop goes over one picture
+        raise
+    return None if picture is None or (reals and not picture.of_levels) else picture
+
+
+def _measured(path: Path, frozen: FrozenGraph) -> PictureInput | None:
     _require_whole(path, frozen)
     scaled = first_convolution(path, frozen)
     nodes = {node.name: node for node in frozen.graph.node}

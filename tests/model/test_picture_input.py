@@ -140,6 +140,30 @@ def test_a_loop_over_pixels_of_any_size(
     assert [(spec.shape, spec.dtype) for spec in opened.inputs] == [((-1, SIZE, SIZE, 3), "float32")]
 
 
+def turned(pixels: Any) -> Any:
+    return resized(pixels[:, ::-1])
+
+
+def of_shares(pixels: Any) -> Any:
+    """For pixels of 0 to 1."""
+    import tensorflow as tf
+
+    return tf.ensure_shape(tf.image.resize(pixels, [SIZE, SIZE]) * 2.0 - 1.0, [SIZE, SIZE, 3])
+
+
+@pytest.mark.parametrize(("prepare", "cut"), [(resized, True), (by_channel, True), (of_shares, False), (turned, False)])
+def test_of_real_pixels_the_scaling_tells_the_range(
+    tmp_path: Path, prepare: Callable[[Any], Any], *, cut: bool
+) -> None:
+    """What divides by 127.5 wants 0 to 255. Other loops stay, and go over one picture of a declared size."""
+    import tensorflow as tf
+
+    model = serving(tmp_path / "real", prepare, tf.TensorSpec([None, None, None, 3], tf.float32))
+    opened = open_source(model, recognise(model), tmp_path, trust_code=False)
+    assert (opened.picture is not None) == cut
+    assert [spec.shape for spec in opened.inputs] == [(-1, SIZE, SIZE, 3) if cut else (-1, -1, -1, 3)]
+
+
 def cropped(pixels: Any) -> Any:
     """The middle square of it."""
     import tensorflow as tf
@@ -199,7 +223,7 @@ def test_pixels_of_any_size_that_are_turned_are_refused_by_that(tmp_path: Path) 
     import tensorflow as tf
 
     given = tf.TensorSpec([None, None, None, 3], tf.uint8)
-    model = serving(tmp_path / "pixels", lambda pixels: resized(pixels[:, ::-1]), given)
+    model = serving(tmp_path / "pixels", turned, given)
     with pytest.raises(UserError, match="does more to a picture than to resize it"):
         open_source(model, recognise(model), tmp_path, trust_code=False)
 
@@ -208,7 +232,7 @@ def test_pixels_of_any_size_that_are_turned_are_refused_by_that(tmp_path: Path) 
     ("prepare", "says"),
     [
         (lambda pixels: resized(pixels[: tf_size(pixels)[1]]), "makes pictures of another shape fit in a way"),
-        (lambda pixels: resized(pixels[:, ::-1]), "does more to a picture"),
+        (turned, "does more to a picture"),
         (lambda pixels: tf_image().per_image_standardization(resized(pixels)), "does more to a picture"),
     ],
 )
