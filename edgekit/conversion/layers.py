@@ -20,6 +20,7 @@ from edgekit.models import flatbuffer
 from edgekit.models.flatbuffer import with_all_outputs
 from edgekit.models.operators import Operator, operators
 from edgekit.models.ranges import stored_ranges
+from edgekit.profiles import hostfacts
 from edgekit.worker import Progress
 
 Array = NDArray[Any]
@@ -128,7 +129,7 @@ class Tensors:
         from ai_edge_litert.interpreter import Interpreter
 
         if fast:
-            self._interpreter = Interpreter(model_content=with_all_outputs(content))
+            self._interpreter = Interpreter(model_content=with_all_outputs(content), num_threads=hostfacts.cores())
         else:
             self._interpreter = Interpreter(
                 model_content=content,

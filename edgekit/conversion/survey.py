@@ -41,7 +41,7 @@ class Survey:
         self._wide = [value.size > 1 for value in sample.inputs]
         self._largest.append([max(abs(low), abs(high)) for low, high in ends])
         if self._preprocess is not None and len(self._thumbnails) < COMPARED:
-            self._thumbnails.append(_thumbnail(pixels(sample.inputs[0], self._preprocess)))
+            self._thumbnails.append(_thumbnail(sample.inputs[0], self._preprocess))
 
     def largest(self) -> float | None:
         """The largest value of all, without its sign; None without samples."""
@@ -143,9 +143,11 @@ def pixels(value: Array, preprocess: Preprocess) -> Array:
     return np.clip(np.rint(back), 0, 255).astype(np.uint8)
 
 
-def _thumbnail(picture: Array) -> Array:
-    """64 grey values (float32), each the mean of a part of the picture."""
-    grey = picture.astype(np.float32).mean(axis=2)
+def _thumbnail(value: Array, preprocess: Preprocess) -> Array:
+    """64 grey values (float32), each the mean of a part of the pixels that became this real input."""
+    real = value.astype(np.float32, copy=False).reshape(*value.shape[:2], -1)
+    weights = np.asarray(preprocess.std, np.float32) / np.float32(preprocess.channels)
+    grey = np.einsum("yxc,c->yx", real, weights) + np.float32(np.mean(preprocess.mean))
     for axis in (0, 1):
         cuts = np.arange(8) * grey.shape[axis] // 8
         grey = np.add.reduceat(grey, cuts, axis) / np.maximum(1, np.diff([*cuts, grey.shape[axis]])).reshape(
