@@ -17,6 +17,8 @@ from edgekit.conversion.order import Board, Order
 from edgekit.datasets import content
 
 SCHEMA = 1
+# Of a profile, what is only told, or asked of a board that is there.
+_TOLD = {"description", "cpu", "governor", "thermal_zones", "ssh_server", "sftp", "max_latency_ms"}
 # What computes, decodes or writes on the way.
 DISTRIBUTIONS = (
     "ai-edge-litert", "edgekit", "edgekit-runtime", "flatbuffers", "h5py", "keras", "ml-dtypes", "numpy", "pillow",
@@ -44,7 +46,7 @@ def facts(order: Order, board: Board) -> dict[str, Any] | None:
     held_out = _held_out(order)
     if data is None or (order.held_out is not None and held_out is None):
         return None
-    model, profile, interpreter = order.model, board.profile, board.interpreter
+    model, interpreter = order.model, board.interpreter
     return {
         "schema": SCHEMA,
         "model": [model.name, model.file_name, model.form, model.sha256, list(model.notes)],
@@ -58,7 +60,7 @@ def facts(order: Order, board: Board) -> dict[str, Any] | None:
         "allow_float": order.allow_float,
         "max_drop": order.max_drop,
         "truth": None if order.truth is None else [content.tree(order.truth), order.foreground],
-        "profile": [profile.name, profile.max_model_mb, profile.max_ram_mb, profile.int8_only, profile.num_threads],
+        "profile": {name: value for name, value in schema.plain(board.profile).items() if name not in _TOLD},
         "interpreter": [interpreter.package, interpreter.version],
         "encoding": schema.plain(board.encoding),
         **computer(),

@@ -17,6 +17,7 @@ from edgekit.models import (
     flatbuffer,
     graph,
     graph_def,
+    inference,
     keras_model,
     picture_input,
     savedmodel,
@@ -96,7 +97,7 @@ def open_source(
     if form == "graph-def":
         frozen = graph_def.read(path)
         _refuse_code(path, graph.code_in(frozen.graph), trust_code=trust_code)
-        part = graph.pruned(path, frozen.graph, frozen.inputs.values(), frozen.outputs.values(), {})
+        part = inference.pruned(path, frozen.graph, frozen.inputs.values(), frozen.outputs.values(), {})
         return _frozen(path, graph.connected(frozen, part), folder, whole=whole)
     training = checkpoint.read(path)
     _refuse_code(path, graph.code_in(training.meta.graph_def), trust_code=trust_code)

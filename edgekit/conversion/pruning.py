@@ -17,7 +17,7 @@ from edgekit.conversion import lowering, opening
 from edgekit.conversion.record import Conversion
 from edgekit.datasets.declaration import Declaration
 from edgekit.errors import UserError
-from edgekit.models import checkpoint, graph, graph_def, savedmodel
+from edgekit.models import checkpoint, graph, graph_def, inference, savedmodel
 from edgekit.models.graph import FrozenGraph
 from edgekit.models.picture_input import PictureInput
 from edgekit.models.session import Session, reason
@@ -139,7 +139,7 @@ def _measured(asked: Request, path: Path, folder: Path) -> Pruning:
 
 
 def _pruned(path: Path, frozen: FrozenGraph) -> FrozenGraph:
-    part = graph.pruned(path, frozen.graph, frozen.inputs.values(), frozen.outputs.values(), {})
+    part = inference.pruned(path, frozen.graph, frozen.inputs.values(), frozen.outputs.values(), {})
     return replace(frozen, graph=part)
 
 

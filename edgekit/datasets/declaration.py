@@ -196,7 +196,15 @@ def _as_pixels(declaration: Declaration) -> Declaration:
 def _picture_size(inputs: Sequence[TensorSpec]) -> tuple[int, int, int]:
     shape = inputs[0].shape if inputs else ()
     if len(inputs) == 1 and len(shape) == 4 and shape[3] in (1, 3):
+        if shape[0] not in (-1, 1):
+            raise UserError(
+                f"the model takes {shape[0]} pictures at once, never one",
+                hint="export it with an open batch, as [None, height, width, channels]",
+                shape=list(shape),
+            )
         return shape[1], shape[2], shape[3]
+    if len(inputs) == 1 and len(shape) == 3 and shape[0] not in (-1, 1) and shape[2] in (1, 3):
+        return shape[0], shape[1], shape[2]  # one picture, without a batch
     if len(inputs) == 1 and len(shape) == 3:
         return shape[1], shape[2], 1
     got = ", ".join(f"{spec.name} {list(spec.shape)}" for spec in inputs)

@@ -79,10 +79,10 @@ class FrozenGraph:
 
 def specs(path: Path, graph: Any, tensors: Mapping[str, str]) -> tuple[TensorSpec, ...]:
     """The named tensors' shapes and dtypes, as TensorFlow infers them. Raises UserError."""
-    imported = _imported(path, graph).graph
+    whole = imported(path, graph).graph
     found = []
     for name, tensor in tensors.items():
-        value = imported.get_tensor_by_name(tensor)
+        value = whole.get_tensor_by_name(tensor)
         if value.dtype.name not in DTYPES:
             raise UserError(
                 f"{path}: tensor '{name}' is {value.dtype.name}, which TFLite on a board does not take", tensor=name
@@ -97,7 +97,7 @@ def specs(path: Path, graph: Any, tensors: Mapping[str, str]) -> tuple[TensorSpe
 
 def scalars(path: Path, graph: Any) -> set[str]:
     """The nodes that give a single number, as far as TensorFlow can tell."""
-    operations = _imported(path, graph).graph.get_operations()
+    operations = imported(path, graph).graph.get_operations()
     return {operation.name for operation in operations if operation.outputs and operation.outputs[0].shape.rank == 0}
 
 
@@ -105,7 +105,7 @@ def save(path: Path, frozen: FrozenGraph, folder: Path) -> None:
     """Write the SavedModel of a frozen graph; `path` names it in errors. Raises UserError."""
     import tensorflow as tf
 
-    function = _imported(path, frozen.graph)
+    function = imported(path, frozen.graph)
     tensors = {name: function.graph.get_tensor_by_name(tensor) for name, tensor in frozen.inputs.items()}
     pruned = function.prune(
         list(tensors.values()),
@@ -121,25 +121,6 @@ def save(path: Path, frozen: FrozenGraph, folder: Path) -> None:
     module = tf.Module()
     module.serve = signature
     tf.saved_model.save(module, str(folder), signatures={"serving_default": signature})
-
-
-def pruned(path: Path, graph: Any, inputs: Iterable[str], outputs: Iterable[str], known: Mapping[str, bool]) -> Any:
-    """The part of `graph` that leads from the tensors `inputs` to `outputs`, without what only training needs.
-
-    `path` names it in errors. `known` are boolean nodes that have one value in inference: of each `tf.cond` that asks
-    them one branch is left.
-    """
-    import tensorflow as tf
-
-    utilities = tf.compat.v1.graph_util
-    nodes = sorted({node_name(name) for name in outputs})
-    part = utilities.extract_sub_graph(_without_branches(graph, known), nodes)
-    there = {node.name for node in part.node}
-    inputs = [name for name in inputs if node_name(name) in there]  # others lead to no output
-    part = utilities.extract_sub_graph(_with_placeholders(path, part, inputs), nodes)
-    left = utilities.remove_training_nodes(part, protected_nodes=nodes)
-    left.library.CopyFrom(part.library)  # which TensorFlow leaves out
-    return left
 
 
 def all_nodes(graph: Any) -> list[Any]:
@@ -228,7 +209,8 @@ def connected(frozen: FrozenGraph, part: Any) -> FrozenGraph:
     return replace(frozen, graph=part, inputs=used)
 
 
-def _imported(path: Path, graph: Any) -> Any:
+def imported(path: Path, graph: Any) -> Any:
+    """The graph as a function of TensorFlow's. Raises CheckFailed where it cannot be loaded."""
     import tensorflow as tf
 
     try:
@@ -237,84 +219,3 @@ def _imported(path: Path, graph: Any) -> Any:
         raise CheckFailed(
             f"{path}: TensorFlow {tf.__version__} cannot load its graph: {str(error).strip().splitlines()[0][:300]}"
         ) from error
-
-
-def _with_placeholders(path: Path, graph: Any, inputs: Iterable[str]) -> Any:
-    """The graph cut open at these tensors, each the first output of its node."""
-    from tensorflow.core.framework import graph_pb2, node_def_pb2
-
-    ready = {node.name for node in graph.node if node.op == "Placeholder"}
-    wanted = [name for name in inputs if node_name(name) not in ready]
-    if not wanted:
-        return graph
-    imported = _imported(path, graph).graph
-    places = {}
-    for name in wanted:
-        tensor = imported.get_tensor_by_name(name)
-        place = node_def_pb2.NodeDef(name=node_name(name), op="Placeholder")
-        place.attr["dtype"].type = tensor.dtype.as_datatype_enum
-        place.attr["shape"].shape.CopyFrom(tensor.shape.as_proto())
-        places[place.name] = place
-    cut = graph_pb2.GraphDef(versions=graph.versions, library=graph.library)
-    cut.node.extend(places.get(node.name, node) for node in graph.node)
-    return cut
-
-
-def _without_branches(graph: Any, known: Mapping[str, bool]) -> Any:
-    """`tf.cond` of TensorFlow 1 is Switch and Merge. Where the condition is known, both become Identity."""
-    import tensorflow as tf
-    from tensorflow.core.framework import graph_pb2
-
-    truth, dead = _fates(graph, known)
-    straight = graph_pb2.GraphDef(versions=graph.versions, library=graph.library)
-    # To wait for these is to wait for nothing: assertions are for training, and what is certain has happened.
-    idle = {node.name for node in graph.node if node.op in ("Assert", "NoOp")} | truth.keys()
-    decided = {node.name for node in graph.node if node.op == "Switch" and node_name(node.input[1]) in truth}
-    for node in graph.node:
-        if node.name in dead:
-            continue
-        kept = straight.node.add()
-        kept.CopyFrom(node)
-        live = [name for name in node.input if _is_live(name, dead) and not (name[0] == "^" and name[1:] in idle)]
-        if node.name in known:
-            kept.op = "Const"
-            kept.attr.clear()
-            kept.attr["dtype"].type = tf.bool.as_datatype_enum
-            kept.attr["value"].tensor.CopyFrom(tf.make_tensor_proto(known[node.name]))
-        elif node.name in decided or (node.op == "Merge" and len(live) == 1):
-            kept.op = "Identity"
-            kept.attr.pop("N", None)
-            live = live[:1]
-        del kept.input[:]
-        kept.input.extend(node_name(name) if node_name(name) in decided and name[0] != "^" else name for name in live)
-    return straight
-
-
-def _fates(graph: Any, known: Mapping[str, bool]) -> tuple[dict[str, bool], set[str]]:
-    """The boolean nodes whose value is certain, and what is never computed: nodes, and single outputs as "node:1".
-
-    A node is dead when one of its inputs is; a Merge when all are.
-    """
-    import tensorflow as tf
-
-    truth, dead = dict(known), set[str]()
-    for node in in_order(graph):
-        given = [name for name in node.input if name[0] != "^"]
-        lost = [name for name in node.input if not _is_live(name, dead)]
-        if lost and (node.op != "Merge" or len(lost) == len(node.input)):
-            dead.add(node.name)
-        elif node.op == "Switch" and node_name(given[1]) in truth:
-            dead.add(f"{node.name}:0" if truth[node_name(given[1])] else f"{node.name}:1")
-            if given[0] in truth:
-                truth[node.name] = truth[f"{node.name}:1"] = truth[given[0]]
-        elif node.op in ("Identity", "LogicalNot") and given[0] in truth:
-            truth[node.name] = truth[given[0]] != (node.op == "LogicalNot")
-        elif node.op == "Const" and node.attr["dtype"].type == tf.bool.as_datatype_enum:
-            value = tf.make_ndarray(node.attr["value"].tensor)
-            if value.size == 1:
-                truth[node.name] = bool(value.item())
-    return truth, dead
-
-
-def _is_live(name: str, dead: set[str]) -> bool:
-    return node_name(name) not in dead and (name if ":" in name else f"{name}:0") not in dead

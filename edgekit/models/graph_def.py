@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from edgekit.errors import UserError
-from edgekit.models import dropout
+from edgekit.models import dropout, inference
 from edgekit.models.graph import MAX_BYTES, PLACEHOLDERS, FrozenGraph, in_order, is_variable, node_name, short_names
 from edgekit.models.source import COPY_AGAIN
 
@@ -39,6 +39,8 @@ def read(path: Path) -> FrozenGraph:
         )
     nodes = len(graph.node)
     graph, dropouts = dropout.remove(graph)
+    flags = inference.flags(graph)
+    graph = inference.settled(graph, flags) if flags else graph
     ends = _ends(graph)
     feeds = [node.name for node in graph.node if node.op in PLACEHOLDERS]
     if not feeds or not set(ends) - set(feeds):
@@ -46,7 +48,7 @@ def read(path: Path) -> FrozenGraph:
     outputs = [name for name in ends if name not in feeds]
     # They are written last: a file that was cut between two nodes has none. Some old tools have left them out, too.
     whole = graph.HasField("versions")
-    notes = dropout.note(dropouts)
+    notes = (*inference.note(flags), *dropout.note(dropouts))
     notes += () if whole else ("the graph does not end as TensorFlow ends its files: is it the whole file?",)
     return FrozenGraph(graph, short_names(feeds), short_names(outputs), notes, nodes_before=nodes)
 

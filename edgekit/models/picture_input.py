@@ -15,7 +15,7 @@ from edgekit_runtime.preprocess import load_pixels
 from numpy.typing import NDArray
 
 from edgekit.errors import UserError
-from edgekit.models import graph
+from edgekit.models import graph, inference
 from edgekit.models.graph import FrozenGraph, node_name
 from edgekit.models.session import Session
 
@@ -26,6 +26,7 @@ _ROUNDED = 2.0  # of a pixel's 256 levels: the runtime rounds to whole ones, and
 _REACH = 16.0
 # In the mean of a picture whose levels run from 0 to 255: filters differ by less, a tenth that is cropped by more.
 _SAME = 2.0
+_HALF = 64.0
 _HINT = (
     "export it so that it resizes a picture, subtracts a mean and divides by a number for each channel, and no more; "
     "or with an input of decoded pixels"
@@ -108,7 +109,7 @@ class PictureInput:
 
     def cut(self, path: Path, frozen: FrozenGraph) -> FrozenGraph:
         """What leads from `scaled` to the outputs: with its size fixed, and every layout for any number of pictures."""
-        left = graph.pruned(path, frozen.graph, [self.scaled], frozen.outputs.values(), {})
+        left = inference.pruned(path, frozen.graph, [self.scaled], frozen.outputs.values(), {})
         part = replace(frozen, graph=left, inputs={self.name: self.scaled})
         for node in part.graph.node:
             if node.name == node_name(self.scaled):
@@ -188,7 +189,9 @@ class PictureInput:
         for rule in RESIZES:
             ours = replace(self, resize=rule, pad=pad if rule == "letterbox" else 0)
             made = [load_pixels(picture, ours.spec) for picture in (wide, tall)]
-            if all(np.abs(one - other).mean() < _SAME for one, other in zip(levels, made, strict=True)):
+            # TensorFlow 1's resize is half a pixel off, which in a small picture is more.
+            same = max(_SAME, _HALF / min(self.height, self.width))
+            if all(np.abs(one - other).mean() < same for one, other in zip(levels, made, strict=True)):
                 return ours._filtered(session)
         raise UserError(
             f"{path}: makes pictures of another shape fit in a way that the board does not: it crops, pads at one "

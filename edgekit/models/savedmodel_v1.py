@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from edgekit.errors import UserError
-from edgekit.models import dropout, graph
+from edgekit.models import dropout, graph, inference
 from edgekit.models.graph import FrozenGraph
 from edgekit.models.savedmodel import SERVE_TAG, Graph
 
@@ -21,7 +21,7 @@ def freeze(path: Path, found: Graph) -> FrozenGraph:
             ends = sorted({graph.node_name(name) for name in outputs.values()})
             constant = v1.graph_util.convert_variables_to_constants(session, imported.as_graph_def(), ends)
             constant, dropouts = dropout.remove(constant)
-            part = graph.pruned(path, constant, inputs.values(), outputs.values(), {})
+            part = inference.pruned(path, constant, inputs.values(), outputs.values(), {})
     except (tf.errors.OpError, ValueError, KeyError, TypeError, OSError) as error:
         reason = str(getattr(error, "message", error)).strip().splitlines()
         raise UserError(

@@ -180,10 +180,11 @@ def _is_keras(path: Path) -> bool:
 
 
 def _is_graph_def(head: bytes) -> bool:
-    # GraphDef: field 1 (node), length, then NodeDef: field 1 (name), length, printable text.
-    if len(head) < 6 or head[0] != 0x0A:
+    # GraphDef: field 1 (node), length (of 7 bits a byte, the last without its highest), then NodeDef: field 1 (name),
+    # length, printable text.
+    start = 2 + next((number for number, byte in enumerate(head[1:6]) if byte < 0x80), 5)
+    if len(head) < start + 4 or head[0] != 0x0A:
         return False
-    start = 2 if head[1] < 0x80 else 3
     length = head[start + 1]
     name = head[start + 2 : start + 2 + min(length, 40)]
     return head[start] == 0x0A and 0 < length < 0x80 and name.isascii() and name.decode("latin-1").isprintable()

@@ -66,7 +66,7 @@ class Verdict:
             return _over_flash("the file", self.weights_bytes, self.flash_free_mb)
         needed = (self.arena_bytes + self.weights_bytes) / MB
         if needed > self.max_ram_mb:
-            return f"tensors and weights need at least {needed:.0f} MiB, the profile allows {self.max_ram_mb} MiB"
+            return f"tensors and weights need at least {needed:.1f} MiB, the profile allows {self.max_ram_mb} MiB"
         return None
 
 

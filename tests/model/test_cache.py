@@ -102,6 +102,8 @@ class TestKey:
             {"int8_only": True},
             {"max_model_mb": 1.0},
             {"max_ram_mb": 100},
+            {"flash_free_mb": 1},
+            {"max_accuracy_drop": 0.5},
             {"num_threads": 2},
             {"runtime": "tflite-runtime", "runtime_version": "2.14.0"},
         ],

@@ -20,7 +20,7 @@ from PIL import Image
 
 from benchmarks.detection import Operator
 from edgekit.conversion.opening import open_source
-from edgekit.models import graph
+from edgekit.models import inference
 
 pytestmark = pytest.mark.shared
 
@@ -103,7 +103,7 @@ def test_the_same_detections_as_tensorflow_from_the_same_heads(detector: Detecto
 def test_a_detector_through_the_engine(detector: Detector, pictures: list[np.ndarray], tmp_path: Path) -> None:
     """Cut before its boxes are decoded, it is a model of two raw heads; the Engine finds what TensorFlow finds."""
     ends = [f"{SCOPE}concat:0", f"{SCOPE}concat_1:0"]
-    part = graph.pruned(tmp_path, detector.proto, ["image_tensor:0"], ends, {})
+    part = inference.pruned(tmp_path, detector.proto, ["image_tensor:0"], ends, {})
     (tmp_path / "cut.pb").write_bytes(part.SerializeToString())
     opened = open_source(tmp_path / "cut.pb", "graph-def", tmp_path, trust_code=False)
     (tmp_path / "cut.tflite").write_bytes(opened.lower(opened.inputs)[0])

@@ -14,8 +14,7 @@ from edgekit_runtime.engine import Engine
 from edgekit.conversion import convert
 from edgekit.conversion.record import Files
 from edgekit.errors import UserError
-from edgekit.models import checkpoint
-from edgekit.models import graph as graphs
+from edgekit.models import checkpoint, inference
 from edgekit.models.inspection import inspect
 from edgekit.models.source import checkpoint_prefix, open_model
 from edgekit.profiles.profile import DeviceProfile
@@ -276,7 +275,7 @@ def test_of_a_known_condition_one_branch_is_left(truth: bool) -> None:
         y = v1.identity(v1.cond(flag, lambda: inner + 10, lambda: inner + 20), "y")
         values = np.array([1.0, 2.0], np.float32)
         wanted = [session.run(y, {x: values, flag: truth, other: choice}) for choice in (False, True)]
-    part = graphs.pruned(Path("g"), whole.as_graph_def(), ["x:0"], ["y:0"], {"flag": truth})
+    part = inference.pruned(Path("g"), whole.as_graph_def(), ["x:0"], ["y:0"], {"flag": truth})
     assert sum(node.op == "Merge" for node in part.node) == (0 if truth else 1)
     assert "flag" not in {node.name for node in part.node}
     with v1.Graph().as_default(), v1.Session() as session:

@@ -100,7 +100,7 @@ def test_what_does_not_fit_the_board_is_refused() -> None:
     model = MODELS / "classifier_int8.tflite"
     verdict = gate.require(model, facts, interpreter)
     assert verdict.weights_bytes == model.stat().st_size
-    assert "tensors and weights need at least 2048 MiB" in (replace(verdict, arena_bytes=2**31).too_large or "")
+    assert "tensors and weights need at least 2048.0 MiB" in (replace(verdict, arena_bytes=2**31).too_large or "")
     with pytest.raises(CheckFailed, match=r"the file has .* MiB, the profile allows 0\.001 MiB"):
         gate.require(model, replace(facts, max_model_mb=0.001), interpreter)
 

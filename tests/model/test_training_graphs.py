@@ -1,0 +1,258 @@
+"""Checkpoints of TensorFlow 1 as their users have them: pipelines, flags, losses. What converts answers as it did."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from edgekit.conversion.opening import open_source
+from edgekit.models import checkpoint
+from edgekit.models.session import Session
+from edgekit.models.source import recognise
+
+RNG = np.random.default_rng(3)
+PICTURES = RNG.normal(0, 1, (6, 8, 8, 3)).astype(np.float32)
+SIDE = RNG.normal(0, 1, (6, 4)).astype(np.float32)
+Ends = tuple[Any, dict[Any, Any]]
+
+
+def weights(*shape: int) -> Any:
+    import tensorflow as tf
+
+    return tf.compat.v1.Variable(RNG.normal(0, 0.5, shape).astype(np.float32))
+
+
+def trained(folder: Path, build: Callable[[], Ends], train: Callable[[Any], None] | None = None) -> Any:
+    """Save what `build` makes: the tensor whose values are wanted, and what it is fed with. Returns these values."""
+    import tensorflow as tf
+
+    v1 = tf.compat.v1
+    with v1.Graph().as_default(), v1.Session() as session:
+        wanted, feed = build()
+        session.run(v1.global_variables_initializer())
+        if train is not None:
+            train(session)
+        folder.mkdir(parents=True, exist_ok=True)
+        v1.train.Saver().save(session, str(folder / "model.ckpt"))
+        return session.run(wanted, feed)
+
+
+def answers(folder: Path, given: dict[str, Any]) -> dict[str, Any]:
+    frozen = checkpoint.freeze(folder, checkpoint.read(folder))
+    assert frozen.inputs.keys() == given.keys()
+    feed = {frozen.inputs[name]: value for name, value in given.items()}
+    values = Session(folder, frozen.graph).run(list(frozen.outputs.values()), feed)
+    return dict(zip(frozen.outputs, values, strict=True))
+
+
+def network(pictures: Any) -> Any:
+    import tensorflow as tf
+
+    seen = tf.nn.relu(tf.nn.conv2d(pictures, weights(3, 3, 3, 8), 1, "SAME"))
+    return tf.matmul(tf.reduce_mean(seen, [1, 2]), weights(8, 5), name="logits")
+
+
+def place(shape: list[int | None], name: str, dtype: str = "float32") -> Any:
+    import tensorflow as tf
+
+    return tf.compat.v1.placeholder(dtype, shape, name)
+
+
+def minimise(loss: Any) -> None:
+    import tensorflow as tf
+
+    tf.compat.v1.train.AdamOptimizer(1e-3).minimize(tf.reduce_mean(loss))
+
+
+def cross_entropy(labels: Any, logits: Any, probabilities: Any) -> Any:
+    import tensorflow as tf
+
+    return tf.nn.softmax_cross_entropy_with_logits(labels=labels, logits=logits)
+
+
+def by_hand(labels: Any, logits: Any, probabilities: Any) -> Any:
+    import tensorflow as tf
+
+    return -tf.reduce_sum(labels * tf.math.log(tf.clip_by_value(probabilities, 1e-10, 1.0)), 1)
+
+
+def binary(labels: Any, logits: Any, probabilities: Any) -> Any:
+    import tensorflow as tf
+
+    right, wrong = tf.math.log(probabilities + 1e-7), tf.math.log(1.0 - probabilities + 1e-7)
+    return -tf.reduce_sum(labels * right + (1.0 - labels) * wrong, 1)
+
+
+@pytest.mark.parametrize("loss", [cross_entropy, by_hand, binary])
+@pytest.mark.parametrize("scored", [True, False])
+def test_the_scores_are_the_output_and_not_the_best_class(
+    tmp_path: Path, loss: Callable[..., Any], *, scored: bool
+) -> None:
+    """Labels meet a reshaped copy, a logarithm, and the best class; `scored`: that of the probabilities."""
+    import tensorflow as tf
+
+    def build() -> Ends:
+        pictures, labels = place([None, 8, 8, 3], "x"), place([None, 5], "y")
+        logits = network(pictures)
+        probabilities = tf.nn.softmax(logits, name="scores")
+        minimise(loss(labels, logits, probabilities))
+        best = tf.argmax(probabilities if scored else logits, 1)
+        tf.reduce_mean(tf.cast(tf.equal(best, tf.argmax(labels, 1)), tf.float32))
+        return probabilities, {pictures: PICTURES}
+
+    wanted = trained(tmp_path / "t", build)
+    np.testing.assert_allclose(answers(tmp_path / "t", {"x": PICTURES})["scores"], wanted, atol=1e-5)
+
+
+def test_a_second_input_may_join_late(tmp_path: Path) -> None:
+    """As labels do; but what it makes meets weights."""
+    import tensorflow as tf
+
+    def build() -> Ends:
+        pictures, side, labels = place([None, 8, 8, 3], "x"), place([None, 4], "side"), place([None], "y", "int32")
+        joined = tf.concat([network(pictures), side], 1)
+        logits = tf.matmul(joined, weights(9, 5), name="end")
+        minimise(tf.nn.sparse_softmax_cross_entropy_with_logits(labels=labels, logits=logits))
+        return logits, {pictures: PICTURES, side: SIDE}
+
+    wanted = trained(tmp_path / "t", build)
+    np.testing.assert_allclose(answers(tmp_path / "t", {"x": PICTURES, "side": SIDE})["end"], wanted, atol=1e-5)
+
+
+def normalised(flag: Any) -> tuple[Any, Any]:
+    """A network whose moments come from the batch in training, and from its variables otherwise: logits and update."""
+    import tensorflow as tf
+
+    v1 = tf.compat.v1
+    pictures, labels = place([None, 8, 8, 3], "x"), place([None], "y", "int32")
+    seen = tf.nn.conv2d(pictures, weights(3, 3, 3, 8), 1, "SAME")
+    held = [v1.Variable(np.full(8, start, np.float32), trainable=False, use_resource=True) for start in (0.5, 2.0)]
+
+    def of_batch() -> list[Any]:
+        moments = tf.nn.moments(seen, [0, 1, 2])
+        kept = [v1.assign(old, 0.5 * old + 0.5 * new) for old, new in zip(held, moments, strict=True)]
+        with tf.control_dependencies(kept):
+            return [tf.identity(moment) for moment in moments]
+
+    mean, variance = v1.cond(flag, of_batch, lambda: [tf.identity(one) for one in held])
+    seen = tf.nn.relu(tf.nn.batch_normalization(seen, mean, variance, None, None, 1e-3))
+    logits = tf.matmul(tf.reduce_mean(seen, [1, 2]), weights(8, 5), name="logits")
+    minimise(tf.nn.sparse_softmax_cross_entropy_with_logits(labels=labels, logits=logits))
+    return pictures, logits
+
+
+def save_flagged(folder: Path, default: bool | None, functions: bool) -> None:
+    """With what it answers in inference, as wanted.npy."""
+    import tensorflow as tf
+
+    v1 = tf.compat.v1
+    (v1.enable_control_flow_v2 if functions else v1.disable_control_flow_v2)()
+
+    def build() -> Ends:
+        if default is None:
+            flag = place([], "is_training", "bool")
+        else:
+            flag = v1.placeholder_with_default(default, [], "is_training")
+        pictures, logits = normalised(flag)
+        return logits, {pictures: PICTURES, flag: False}
+
+    np.save(folder / "wanted.npy", trained(folder / "t", build))
+
+
+@pytest.mark.parametrize(
+    ("default", "functions"), [(None, False), (False, False), (True, False), (None, True), (True, True)]
+)
+def test_a_flag_of_training_is_off_whatever_its_default(
+    tmp_path: Path, *, default: bool | None, functions: bool
+) -> None:
+    """`functions`: the branches of TensorFlow 2's `tf.cond` are functions. TensorFlow keeps those of what it has built:
+    that is done in another process.
+    """
+    code = (
+        "from pathlib import Path; from tests.model.test_training_graphs import save_flagged; "
+        f"save_flagged(Path({str(tmp_path)!r}), {default}, {functions})"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, timeout=120)
+    wanted = np.load(tmp_path / "wanted.npy")
+    np.testing.assert_allclose(answers(tmp_path / "t", {"x": PICTURES})["logits"], wanted, atol=1e-5)
+    assert checkpoint.read(tmp_path / "t").flags == {"is_training": False}
+
+
+def from_queue(labels: Any) -> Any:
+    import tensorflow as tf
+
+    one, label = tf.compat.v1.train.slice_input_producer([PICTURES, labels])
+    return tf.compat.v1.train.batch([one, label], 2)
+
+
+def from_iterator(labels: Any) -> Any:
+    import tensorflow as tf
+
+    data = tf.data.Dataset.from_tensor_slices((PICTURES, labels)).repeat().batch(2)
+    return tf.compat.v1.data.make_one_shot_iterator(data).get_next()
+
+
+@pytest.mark.parametrize("pipeline", [from_queue, from_iterator])
+def test_what_a_pipeline_feeds_is_an_input(tmp_path: Path, pipeline: Callable[[Any], Any]) -> None:
+    import tensorflow as tf
+
+    def build() -> Ends:
+        pictures, labels = pipeline(np.arange(6, dtype=np.int32) % 5)
+        logits = network(pictures)
+        minimise(tf.nn.sparse_softmax_cross_entropy_with_logits(labels=labels, logits=logits))
+        return logits, {pictures: PICTURES[:2]}
+
+    wanted = trained(tmp_path / "t", build)
+    found = checkpoint.read(tmp_path / "t")
+    (name,) = found.inputs
+    assert name.endswith("_0")
+    assert any(one.endswith("_1") for one in found.unused)
+    np.testing.assert_allclose(
+        answers(tmp_path / "t", {name.rpartition("/")[2]: PICTURES[:2]})["logits"], wanted, atol=1e-5
+    )
+    (spec,) = open_source(tmp_path / "t", recognise(tmp_path / "t"), tmp_path, trust_code=False).inputs
+    assert spec.shape == (-1, 8, 8, 3)
+
+
+def test_a_frozen_graph_may_have_its_flag_still(tmp_path: Path) -> None:
+    import tensorflow as tf
+
+    v1 = tf.compat.v1
+    v1.disable_control_flow_v2()
+    try:
+        with v1.Graph().as_default(), v1.Session() as session:
+            flag = v1.placeholder_with_default(True, [], "is_training")
+            pictures, logits = normalised(flag)
+            session.run(v1.global_variables_initializer())
+            wanted = session.run(logits, {pictures: PICTURES, flag: False})
+            frozen = v1.graph_util.convert_variables_to_constants(session, session.graph.as_graph_def(), ["logits"])
+    finally:
+        v1.enable_control_flow_v2()
+    (tmp_path / "m.pb").write_bytes(frozen.SerializeToString())
+    opened = open_source(tmp_path / "m.pb", recognise(tmp_path / "m.pb"), tmp_path, trust_code=False)
+    assert [spec.name for spec in opened.inputs] == ["x"]
+    assert "the placeholder is_training is false in inference" in opened.notes
+    content, _ = opened.lower(opened.inputs)
+    from edgekit_runtime.engine import Engine
+
+    (tmp_path / "m.tflite").write_bytes(content)
+    with Engine.load(tmp_path / "m.tflite") as engine:
+        np.testing.assert_allclose(engine.infer_real([PICTURES])[0], wanted, atol=1e-4)
+
+
+def test_a_graph_that_begins_with_its_weights_is_one(tmp_path: Path) -> None:
+    """Its first node is longer than 16 KiB."""
+    import tensorflow as tf
+
+    v1 = tf.compat.v1
+    with v1.Graph().as_default() as whole:
+        matrix = tf.constant(RNG.normal(0, 1, (192, 64)).astype(np.float32))
+        tf.matmul(place([None, 192], "x"), matrix, name="y")
+    (tmp_path / "m.pb").write_bytes(whole.as_graph_def().SerializeToString())
+    assert recognise(tmp_path / "m.pb") == "graph-def"
