@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from edgekit.errors import UserError
-from edgekit.models import dropout, graph, inference, pipeline, training_graph
+from edgekit.models import dropout, graph, inference, moving_average, pipeline, training_graph
 from edgekit.models.graph import FrozenGraph
 from edgekit.models.source import COPY_AGAIN, checkpoint_prefix
 from edgekit.models.training_graph import TrainingGraph
@@ -38,8 +38,10 @@ def read(path: Path) -> TrainingGraph:
         if not name.endswith("variables"):
             del meta.collection_def[name]  # it may name nodes that are removed
     without, dropouts = dropout.remove(pipeline.cut(meta.graph_def))
-    meta.graph_def.CopyFrom(without)
-    found = replace(training_graph.find(file, meta), dropouts=dropouts)
+    settled, averages = moving_average.use(without)
+    meta.graph_def.CopyFrom(settled)
+    done = (*moving_average.note(averages), *dropout.note(dropouts))
+    found = replace(training_graph.find(file, meta), done=done)
     meta.graph_def.CopyFrom(inference.decided(meta.graph_def, found.flags))
     return found
 

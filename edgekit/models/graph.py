@@ -107,10 +107,15 @@ def save(path: Path, frozen: FrozenGraph, folder: Path) -> None:
 
     function = imported(path, frozen.graph)
     tensors = {name: function.graph.get_tensor_by_name(tensor) for name, tensor in frozen.inputs.items()}
-    pruned = function.prune(
-        list(tensors.values()),
-        {name: function.graph.get_tensor_by_name(tensor) for name, tensor in frozen.outputs.items()},
-    )
+    ends = {name: function.graph.get_tensor_by_name(tensor) for name, tensor in frozen.outputs.items()}
+    try:
+        pruned = function.prune(list(tensors.values()), ends)
+    except Exception as error:  # UnliftableError, which TensorFlow keeps to itself
+        raise UserError(
+            f"{path}: its outputs ({', '.join(ends)}) cannot be had from its inputs ({', '.join(tensors)}) alone",
+            hint="export a SavedModel from the code that built the graph",
+            words=str(error).strip()[:300],
+        ) from error
 
     def serve(**given: Any) -> Any:
         return pruned(*(given[name] for name in tensors))

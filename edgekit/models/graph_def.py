@@ -63,7 +63,7 @@ def _ends(graph: Any) -> list[str]:
     guards = {node.name for node in graph.node if node.op == "Assert" or _GUARD.search(node.name)}
 
     def left() -> list[str]:
-        aside = watching | guards | {node.name for node in graph.node if node.op == "Const"}
+        aside = watching | guards | {node.name for node in graph.node if node.op in ("Const", "Exit")}
         nodes = [node.name for node in graph.node if node.name not in aside]
         return [name for name in nodes if takers.get(name, set()) <= watching | guards]
 

@@ -107,8 +107,9 @@ def _without_branches(graph: Any, known: Mapping[str, bool]) -> Any:
 
     truth, dead = _fates(graph, known)
     straight = graph_pb2.GraphDef(versions=graph.versions, library=graph.library)
-    # To wait for these is to wait for nothing: assertions are for training, and what is certain has happened.
-    idle = {node.name for node in graph.node if node.op in ("Assert", "NoOp")} | truth.keys()
+    # To wait for these is to wait for nothing: assertions and updates are for training, what is certain has happened.
+    idle = {node.name for node in graph.node if node.op in ("Assert", "NoOp") or node.op.startswith("Assign")}
+    idle |= truth.keys()
     decided = {node.name for node in graph.node if node.op == "Switch" and node_name(node.input[1]) in truth}
     for node in graph.node:
         if node.name in dead:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from edgekit.errors import UserError
-from edgekit.models import dropout, graph, inference
+from edgekit.models import graph, inference
 from edgekit.models.graph import is_variable, node_name
 
 # "OP NAME" of what changes variables, writes summaries or is a gradient.
@@ -31,7 +31,9 @@ _PROBABILITIES = {"Softmax", "Sigmoid"}
 
 @dataclass(frozen=True)
 class TrainingGraph:
-    """A MetaGraphDef and where its model is: `flags` are boolean placeholders with their value in inference."""
+    """A MetaGraphDef and where its model is: `flags` are boolean placeholders with their value in inference, `done` is
+    what was done to it before, for people.
+    """
 
     meta: Any
     inputs: tuple[str, ...]
@@ -39,7 +41,7 @@ class TrainingGraph:
     trained: frozenset[str]
     flags: dict[str, bool]
     unused: tuple[str, ...]
-    dropouts: int = 0
+    done: tuple[str, ...] = ()
 
     def notes(self) -> tuple[str, ...]:
         """What was decided, for people."""
@@ -47,7 +49,7 @@ class TrainingGraph:
         said += inference.note(self.flags)
         if self.unused:
             said.append(f"placeholders of the training are left out: {', '.join(self.unused)}")
-        return (*said, *dropout.note(self.dropouts))
+        return (*said, *self.done)
 
 
 def find(path: Path, meta: Any) -> TrainingGraph:

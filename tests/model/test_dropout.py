@@ -97,7 +97,7 @@ def test_a_checkpoint_ends_where_its_model_does(drop: Drop, keep: str, tmp_path:
         session.run(v1.global_variables_initializer())
         v1.train.Saver().save(session, str(tmp_path / "model.ckpt"))
     found = checkpoint.read(tmp_path)
-    assert (found.inputs, found.outputs, found.dropouts) == (("x",), ("scores",), 1)
+    assert (found.inputs, found.outputs, found.done) == (("x",), ("scores",), dropout.note(1))
     given = np.random.default_rng(1).normal(size=(5, 4)).astype(np.float32)
     answer = Session(tmp_path, checkpoint.freeze(tmp_path, found).graph).run(["scores:0"], {"x:0": given})
     np.testing.assert_allclose(answer[0], given @ weights, rtol=1e-4, atol=1e-5)

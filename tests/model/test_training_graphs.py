@@ -184,6 +184,51 @@ def test_a_flag_of_training_is_off_whatever_its_default(
     assert checkpoint.read(tmp_path / "t").flags == {"is_training": False}
 
 
+def of_layers(seen: Any, mean: Any, variance: Any) -> Any:
+    """As TensorFlow's own layers: one operator, which gives its moments, too."""
+    import tensorflow as tf
+
+    v1 = tf.compat.v1
+    ready, *moments = v1.nn.fused_batch_norm(seen, np.ones(8, np.float32), np.zeros(8, np.float32), is_training=True)
+    for average, moment in zip((mean, variance), moments, strict=True):
+        v1.assign_sub(average, (average - moment) * 0.1)
+    return ready
+
+
+def of_a_tutorial(seen: Any, mean: Any, variance: Any) -> Any:
+    import tensorflow as tf
+
+    v1 = tf.compat.v1
+    moments = tf.nn.moments(seen, [0, 1, 2])
+    kept = [v1.assign(old, old * 0.9 + new * 0.1) for old, new in zip((mean, variance), moments, strict=True)]
+    with tf.control_dependencies(kept):
+        return tf.nn.batch_normalization(seen, *moments, None, None, 1e-3)
+
+
+@pytest.mark.parametrize("normalise", [of_layers, of_a_tutorial])
+def test_a_graph_that_only_trains_takes_its_moving_averages(tmp_path: Path, normalise: Callable[..., Any]) -> None:
+    import tensorflow as tf
+
+    v1 = tf.compat.v1
+    averages = (np.linspace(-1, 1, 8).astype(np.float32), np.linspace(1, 3, 8).astype(np.float32))
+    kernel = RNG.normal(0, 0.5, (3, 3, 3, 8)).astype(np.float32)
+
+    def build() -> Ends:
+        pictures, labels = place([None, 8, 8, 3], "x"), place([None], "y", "int32")
+        seen = tf.nn.conv2d(pictures, v1.Variable(kernel), 1, "SAME")
+        ready = normalise(seen, *(v1.Variable(start, trainable=False) for start in averages))
+        logits = tf.matmul(tf.reduce_mean(tf.nn.relu(ready), [1, 2]), weights(8, 5), name="logits")
+        minimise(tf.nn.sparse_softmax_cross_entropy_with_logits(labels=labels, logits=logits))
+        return v1.trainable_variables()[-1], {}
+
+    last = trained(tmp_path / "t", build)
+    seen = tf.nn.batch_normalization(tf.nn.conv2d(PICTURES, kernel, 1, "SAME"), *averages, None, None, 1e-3)
+    wanted = tf.reduce_mean(tf.nn.relu(seen), [1, 2]).numpy() @ last
+    np.testing.assert_allclose(answers(tmp_path / "t", {"x": PICTURES})["logits"], wanted, atol=1e-4)
+    (note,) = [note for note in checkpoint.read(tmp_path / "t").notes() if "moving averages" in note]
+    assert note == "moving averages are in the places of moments of a batch (2), as in inference"
+
+
 def from_queue(labels: Any) -> Any:
     import tensorflow as tf
 
