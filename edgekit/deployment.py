@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -19,6 +19,7 @@ from edgekit.errors import CheckFailed, UserError
 from edgekit.profiles.profile import DeviceProfile
 from edgekit.runtimes import resolve
 from edgekit.validation import validate
+from edgekit.validation.metric import Metric
 from edgekit.validation.validate import Thresholds, Validation
 
 Progress = Callable[[str, int, int], None]
@@ -81,8 +82,8 @@ def prepare(
     interpreter, or one that is not in the cache and cannot be had, is refused before anything is converted.
 
     The profile's `max_accuracy_drop` is the limit unless `thresholds` states one, where at least `MIN_LABELLED` samples
-    are judged by labels or `truth`. A limit that `thresholds` states is a budget: what loses more is repaired (see
-    `convert`, also for `cache`).
+    are judged by labels or `truth`, and of fewer where all of the loss's interval is above it. A limit that
+    `thresholds` states is a budget: what loses more is repaired (see `convert`, also for `cache`).
 
     Raises UserError and CheckFailed as its steps do; CheckFailed also when a threshold does not hold.
     """
@@ -122,12 +123,22 @@ def prepare(
     limits = thresholds or Thresholds()
     if not validation.metrics:  # then the repair has judged it by how near it is to float
         limits = replace(limits, max_accuracy_drop=None)
-    judged = validation.metrics[0].n if validation.metrics else 0
-    if limits.max_accuracy_drop is None and judged >= MIN_LABELLED:
+    if limits.max_accuracy_drop is None and holds(validation.metrics, profile.max_accuracy_drop):
         limits = replace(limits, max_accuracy_drop=profile.max_accuracy_drop)
     validate.check(validation, limits)
     made = packing.pack(target, profile, output / f"{packing.release_name(record.name)}.ekb", progress=progress)
     return Prepared(target, made.path, record, validation, done.cached)
+
+
+def holds(metrics: Sequence[Metric], limit: float) -> bool:
+    """Whether a model with these metrics is held to the profile's limit, a share of 1 that nobody has asked for: with
+    `MIN_LABELLED` samples, or where all of the interval of what it loses is beyond.
+    """
+    if not metrics:
+        return False
+    judged = metrics[0]
+    share = judged.lost / judged.drop if judged.drop else 1.0  # of 1, for decibels
+    return judged.n >= MIN_LABELLED or (judged.half is not None and judged.lost - share * judged.half > limit)
 
 
 def deliver(

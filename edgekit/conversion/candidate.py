@@ -13,6 +13,7 @@ RUNGS = {
     "dynamic-range": "8-bit weights, activations in float",
     "float16": "16-bit weights, activations in float",
 }
+WITHOUT_INT8 = ("int16x8", "dynamic-range", "float16")  # activations
 INT8_ONLY = ("int8", "int8-clipped")
 SLOW = 4.0  # times float's time on this computer: kernels that nobody has made fast. Taken only when nothing else fits
 

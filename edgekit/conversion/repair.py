@@ -90,6 +90,9 @@ def _none_fits(model: str, candidates: Sequence[Candidate], budget: Budget) -> C
     if best is not None and best.drop is not None:
         why = f"the best is {best.name}, which loses {best.drop:.2%} of {best.metric}"
         ways = [f"--max-drop {math.ceil(best.drop * 1e4) / 100:g}% takes {best.name}"]
+    elif candidates and all(gate.TOO_LARGE in (one.failure or "") for one in candidates):
+        why = f"none of them fits: {candidates[-1].failure}"
+        ways = [gate.SMALLER]
     else:
         why = "none of them runs"
         ways = ["change in the model what stops them, or take a profile with a newer interpreter"]
@@ -137,7 +140,8 @@ class _Climb:
         reason = f"{taken.what}: loses {taken.drop:.2%} of {taken.metric}, {place} {self.budget.max_drop:.2%}"
         if taken.latency_ratio is not None and (taken.latency_low or 0.0) >= 1:
             reason += f"; no faster than float on this computer ({taken.latency_ratio:.2f} of its time)"
-        notes = (*self.made.notes, *one.notes, reason)
+        usual = [note for note in self.made.notes if taken.name == "int8" or not note.startswith(quantize.IN_FLOAT)]
+        notes = (*usual, *one.notes, reason)
         candidates = tuple(each.judged.judged(self.budget.max_drop, taken.name) for each in tried)
         return Repaired(replace(self.made, notes=notes), one.proof, taken, candidates)
 
@@ -182,6 +186,9 @@ class _Climb:
             gate.require(path, self.budget.profile, self.budget.interpreter)
             proof = prove.run(self.request, self.made, path, log=self.log, progress=self.progress)
             self.budget.rehearse(self.made, proof, path)
+        except (UserError, CheckFailed) as error:
+            return Candidate(name, size, failure=error.message), None
+        try:
             found = validate.validate(
                 self.folder / quantize.FLOAT,
                 path,
@@ -199,9 +206,7 @@ class _Climb:
                 log=self.log,
                 time_limit_s=LIMIT_S,
             )
-        except (UserError, CheckFailed) as error:
-            if "truth" in error.fields:
-                raise  # what is wrong with the truth is wrong for every candidate
+        except CheckFailed as error:  # what is wrong with the data or the truth is wrong for every candidate
             return Candidate(name, size, failure=error.message), None
         metric, drop = validate.loss(found)
         if proof.lost is not None and not found.metrics:

@@ -50,9 +50,13 @@ def build(request: Request, progress: Progress) -> tuple[str, ...]:
     Path(request.output).write_bytes(content)
     progress(request.rung, 1, 1)
     found = flatbuffer.parse(content)
+    if request.rung == "dynamic-range" and found.quantization == "float":
+        raise UserError(
+            "none of its weights is large enough for TensorFlow to store them in 8 bits: it is float itself"
+        )
     mixed = request.denied or request.rung in ("float-outputs", *_SHARES)
     in_float = mixed and request.rung not in ("dynamic-range", "float16")
-    return (f"operators kept in float: {', '.join(found.float_operators)}",) if in_float else ()
+    return (quantize.IN_FLOAT + ", ".join(found.float_operators),) if in_float else ()
 
 
 def _int8(request: Request, folder: Path) -> bytes:

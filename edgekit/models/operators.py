@@ -13,6 +13,16 @@ _FORMING = frozenset(
         *("RESIZE_BILINEAR", "RESIZE_NEAREST_NEIGHBOR"),
     )
 )
+# What gives a score no bounds that it had not, and what gives one without bounds.
+_LAYOUT = frozenset(
+    (
+        *("ADD", "DEQUANTIZE", "DIV", "EXPAND_DIMS", "MUL", "QUANTIZE", "RESHAPE", "RESIZE_BILINEAR"),
+        *("RESIZE_NEAREST_NEIGHBOR", "SLICE", "SQUEEZE", "STRIDED_SLICE", "SUB", "TRANSPOSE"),
+    )
+)
+_UNBOUNDED = frozenset(("BATCH_MATMUL", "CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "TANH", "TRANSPOSE_CONV"))
+Region = tuple[tuple[int, int], ...]
+MOST_PARTS = 64
 
 
 @dataclass(frozen=True)
@@ -76,6 +86,80 @@ def forming_outputs(content: bytes) -> set[str]:
         if name in made and name not in found and made[name].name in _FORMING:
             found.add(name)
             left += made[name].inputs
+    return found
+
+
+def middle(content: bytes) -> float:
+    """From where on the single score of the first output stands for the second of two classes: 0.5, half of a
+    probability, or 0 where the score is a logit (no operator behind the last matrix product gives it bounds).
+    """
+    made = {name: operator for operator in operators(content) for name in operator.outputs}
+    left, seen = list(_outputs(content)[:1]), set[str]()
+    while left:
+        name = left.pop()
+        if name in made and name not in seen:
+            seen.add(name)
+            if made[name].name in _UNBOUNDED:
+                return 0.0
+            left += made[name].inputs if made[name].name in _LAYOUT else ()
+    return 0.5
+
+
+def parts(content: bytes) -> tuple[tuple[Region, ...], ...]:
+    """Of each output the regions that were computed apart and joined: (first, end) of every axis but the batch; one
+    without axes for an output that has no batch.
+    """
+    from ai_edge_litert import schema_py_generated as schema_fb
+
+    graph = schema_fb.Model.GetRootAsModel(content, 0).Subgraphs(0)
+    made = _joints(content)
+
+    def sizes(tensor: int) -> list[int]:
+        return [graph.Tensors(tensor).Shape(axis) for axis in range(graph.Tensors(tensor).ShapeLength())]
+
+    def split(tensor: int) -> list[Region]:
+        shape = sizes(tensor)
+        whole: Region = tuple((0, size) for size in shape[1:])
+        axis, given = made.get(tensor, (0, ()))
+        if axis is None:  # reshaped
+            inner = split(given[0])
+            full = tuple((0, size) for size in sizes(given[0])[1:-1])
+            same = whole and sizes(given[0])[-1:] == shape[-1:] and all(part[:-1] == full for part in inner)
+            return [(*whole[:-1], part[-1]) for part in inner] if same else [whole]
+        at = axis % len(shape) - 1 if shape else -1
+        if not given or at < 0:
+            return [whole]
+        found, first = list[Region](), 0
+        for one in given:
+            for part in split(one):
+                found.append((*part[:at], (first + part[at][0], first + part[at][1]), *part[at + 1 :]))
+            first += sizes(one)[at + 1]
+        return found
+
+    ends = []
+    for index in (graph.Outputs(number) for number in range(graph.OutputsLength())):
+        regions = split(index) if sizes(index)[:1] == [1] else [()]
+        ends.append(tuple(regions) if len(regions) <= MOST_PARTS else (tuple((0, size) for size in sizes(index)[1:]),))
+    return tuple(ends)
+
+
+def _joints(content: bytes) -> dict[int, tuple[int | None, tuple[int, ...]]]:
+    """The tensors that are concatenated of others: by their numbers the axis (None: reshaped) and these others."""
+    from ai_edge_litert import schema_py_generated as schema_fb
+
+    model = schema_fb.Model.GetRootAsModel(content, 0)
+    graph = model.Subgraphs(0)
+    found: dict[int, tuple[int | None, tuple[int, ...]]] = {}
+    for index in range(graph.OperatorsLength()):
+        operator = graph.Operators(index)
+        name = _operator_name(model.OperatorCodes(operator.OpcodeIndex()))
+        given = tuple(operator.Inputs(number) for number in range(operator.InputsLength()))
+        if name == "RESHAPE":
+            found[operator.Outputs(0)] = (None, given[:1])
+        elif name == "CONCATENATION":
+            options = schema_fb.ConcatenationOptions()
+            options.Init(operator.BuiltinOptions().Bytes, operator.BuiltinOptions().Pos)
+            found[operator.Outputs(0)] = (options.Axis(), given)
     return found
 
 

@@ -19,6 +19,8 @@ from edgekit.profiles.profile import DeviceProfile
 from edgekit.runtimes.table import Wheel
 
 MB = 1024 * 1024
+TOO_LARGE = "the model does not fit"
+SMALLER = "choose a smaller model or input, or raise max_model_mb, max_ram_mb or flash_free_mb in the profile"
 # Not registered, but run by the XNNPACK that comes with them: seen with MediaPipe's selfie segmentation, which
 # tflite-runtime refuses (`scripts/operator-table --models`).
 _DELEGATED = {
@@ -101,8 +103,8 @@ def require(model: Path, profile: DeviceProfile, interpreter: Wheel) -> Verdict:
         )
     if verdict.too_large is not None:
         raise CheckFailed(
-            f"the model does not fit {profile.name}: {verdict.too_large}",
-            hint="choose a smaller model or input, or raise max_model_mb, max_ram_mb or flash_free_mb in the profile",
+            f"{TOO_LARGE} {profile.name}: {verdict.too_large}",
+            hint=SMALLER,
             arena_bytes=verdict.arena_bytes,
             weights_bytes=verdict.weights_bytes,
             flash_free_mb=verdict.flash_free_mb,

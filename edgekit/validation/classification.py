@@ -12,14 +12,17 @@ from edgekit.validation.metric import Metric
 
 Array = NDArray[Any]
 TOP = 5
-_HALF = 0.5  # from which on one score, a probability, stands for the second of two classes
+LOGIT = "its single score is no probability but a logit: from 0 on it stands for the second class"
 
 
 class Classification:
-    """Of samples with class numbers, for a model of `scores` scores; one score stands for two classes."""
+    """Of samples with class numbers, for a model of `scores` scores; one score stands for two classes, from `middle`
+    on for the second.
+    """
 
-    def __init__(self, data: RepresentativeDataset, scores: int) -> None:
-        self.notes: list[str] = []
+    def __init__(self, data: RepresentativeDataset, scores: int, middle: float) -> None:
+        self.notes: list[str] = [LOGIT] if scores == 1 and middle == 0 else []
+        self._middle = middle
         self._classes = max(2, scores)
         self._data = data
         self._best: tuple[list[list[int]], list[list[int]]] = ([], [])
@@ -36,7 +39,7 @@ class Classification:
             return
         self._labels.append(sample.label)
         for bests, margins, out in zip(self._best, self._margins, (wanted, got), strict=True):
-            bests.append(best(out[0]))
+            bests.append(best(out[0], self._middle))
             if self._classes == 2:
                 flat = out[0].ravel()
                 margins.append(float(flat[-1] - flat[0] if flat.size > 1 else flat[0]))
@@ -66,9 +69,11 @@ class Classification:
         return metric.of_means(name, one, other)
 
 
-def best(scores: Array) -> list[int]:
-    """The five best classes, best first; of equals the lower. Of one score the class that it stands for."""
+def best(scores: Array, middle: float) -> list[int]:
+    """The five best classes, best first; of equals the lower. Of one score the class that it stands for: above `middle`
+    the second.
+    """
     flat = scores.ravel()
     if flat.size == 1:
-        return [int(flat[0] > _HALF)]
+        return [int(flat[0] > middle)]
     return [int(index) for index in np.argsort(-flat, kind="stable")[:TOP]]

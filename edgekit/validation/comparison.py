@@ -13,8 +13,8 @@ from edgekit_runtime.manifest import TensorSpec
 from numpy.typing import NDArray
 
 from edgekit.datasets.dataset import open_dataset
-from edgekit.errors import UserError
-from edgekit.models import flatbuffer
+from edgekit.errors import CheckFailed, UserError
+from edgekit.models import flatbuffer, operators
 from edgekit.validation.classification import TOP, best
 from edgekit.validation.fidelity import Fidelity
 from edgekit.validation.latency import Race, threads
@@ -40,14 +40,16 @@ def compare(request: Request, progress: Progress) -> Validation:
     reals = tuple(spec if spec.scale is None else replace(spec, dtype="float32") for spec in reference.inputs)
     stream = data.stream(reals, request.preprocess, count=request.samples, seed=request.seed)
     stored_outputs = flatbuffer.read(Path(request.int8_model)).stored_outputs
-    tally = _Tally(request.task, int8, stored_outputs)
-    score = open_score(request, data, int8.outputs)
+    middle = operators.middle(Path(request.float_model).read_bytes())
+    parts = operators.parts(Path(request.float_model).read_bytes())
+    tally = _Tally(request.task, int8, stored_outputs, middle, parts)
+    score = open_score(request, data, int8.outputs, middle)
     race = Race(reference, int8)
     for number, sample in enumerate(stream):
         progress("validate", number, stream.wanted)
         rows = [value[None] for value in sample.inputs]
         wanted, got = race.run(rows)
-        tally.add(rows, wanted, got)
+        tally.add(sample.name, rows, wanted, got)
         if score is not None:
             score.add(sample, wanted, got)
     progress("validate", stream.wanted, stream.wanted)
@@ -57,14 +59,17 @@ def compare(request: Request, progress: Progress) -> Validation:
         notes = (f"the labels are not used, since no task was declared: {RIGHT['raw']}",)
     saturation = tally.saturation()
     distances = tuple(fidelity.distance() for fidelity in tally.fidelities)
+    around = tally.around_mean()
+    top1 = tally.share(tally.agree_top1)
     float_model, int8_model = Path(request.float_model).read_bytes(), Path(request.int8_model).read_bytes()
     return Validation(
         samples=len(stream.used),
         skipped=len(stream.skipped),
         task=request.task,
         outputs=distances,
+        around_mean=around,
         saturation=saturation,
-        top1_agreement=tally.share(tally.agree_top1),
+        top1_agreement=top1,
         top5_agreement=tally.share(tally.agree_top5) if tally.classes > TOP else None,
         metrics=metrics,
         float_sha256=hashlib.sha256(float_model).hexdigest(),
@@ -72,34 +77,61 @@ def compare(request: Request, progress: Progress) -> Validation:
         int8_sha256=hashlib.sha256(int8_model).hexdigest(),
         int8_size=len(int8_model),
         latency=race.latency(),
-        notes=spoiled(distances, metrics) + notes + _saturated(saturation, int8) + stream.notes(),
+        notes=spoiled(distances, around, top1, metrics) + notes + _saturated(saturation, int8) + stream.notes(),
     )
 
 
 class _Tally:
     """The counts that make up a Validation."""
 
-    def __init__(self, task: str, int8: Engine, stored_outputs: Sequence[TensorSpec]) -> None:
+    def __init__(
+        self,
+        task: str,
+        int8: Engine,
+        stored_outputs: Sequence[TensorSpec],
+        middle: float,
+        parts: Sequence[Sequence[operators.Region]],
+    ) -> None:
         self.samples = 0
+        # What INT8 does to a small part of an output, beside a large one, only the part itself tells.
+        self._parts = [
+            [(_cut(part), Fidelity(spec.name)) for part in some] for spec, some in zip(int8.outputs, parts, strict=True)
+        ]
+        self._middle = middle
         self.classes = int(np.prod(batch.sample_shape(int8.outputs[0]))) if task == "classification" else 0
         self.agree_top1 = self.agree_top5 = 0
         self.fidelities = [Fidelity(spec.name) for spec in int8.outputs]
         self._ends = ([_Range(spec) for spec in int8.inputs], [_Range(spec) for spec in stored_outputs])
 
-    def add(self, rows: list[Array], wanted: list[Array], got: list[Array]) -> None:
-        """One sample: real inputs, float outputs, INT8 outputs (dequantised)."""
+    def add(self, name: str, rows: list[Array], wanted: list[Array], got: list[Array]) -> None:
+        """One sample: real inputs, float outputs, INT8 outputs (dequantised). Raises UserError when float's are not
+        finite, CheckFailed when INT8's are not.
+        """
         self.samples += 1
         for values, ranges in zip((rows, wanted), self._ends, strict=True):
             for value, end in zip(values, ranges, strict=True):
                 end.add(value)
         for fidelity, one, other in zip(self.fidelities, wanted, got, strict=True):
-            if not (np.isfinite(one).all() and np.isfinite(other).all()):
-                raise UserError(f"output '{fidelity.output}' is not finite: is the declared range the right one?")
+            if not np.isfinite(one).all():
+                raise UserError(
+                    f"float's output '{fidelity.output}' is not finite on the sample {name}",
+                    hint="is the declared range the one that the model was trained on?",
+                    sample=name,
+                )
+            if not np.isfinite(other).all():
+                raise CheckFailed(f"INT8's output '{fidelity.output}' is not finite on the sample {name}", sample=name)
             fidelity.add(one, other)
+        for some, one, other in zip(self._parts, wanted, got, strict=True):
+            for cut, part in some:
+                part.add(one[cut], other[cut])
         if self.classes:
-            first, second = best(wanted[0]), best(got[0])
+            first, second = best(wanted[0], self._middle), best(got[0], self._middle)
             self.agree_top1 += first[0] == second[0]
             self.agree_top5 += first[0] in second
+
+    def around_mean(self) -> tuple[float, ...]:
+        """Of each output that of its worst part."""
+        return tuple(min(part.around_mean() for _, part in some) for some in self._parts)
 
     def share(self, count: int) -> float | None:
         """`count` of all samples, for a classification model."""
@@ -109,6 +141,10 @@ class _Tally:
         """The shares over all samples."""
         inputs, outputs = (tuple(end.share() for end in ranges) for ranges in self._ends)
         return Saturation(inputs, outputs)
+
+
+def _cut(region: operators.Region) -> tuple[slice, ...]:
+    return (slice(None), *(slice(*ends) for ends in region))
 
 
 class _Range:

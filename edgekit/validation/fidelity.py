@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 # A stand-in for minus infinity: an output that should be all zero and is not.
 LOWEST_SQNR_DB = -200.0
+_STILL = 1e-8  # of an output's energy: its values change by less than a ten-thousandth
 
 
 class Fidelity:
@@ -17,6 +18,8 @@ class Fidelity:
     def __init__(self, output: str) -> None:
         self.output = output
         self._values = 0
+        self._float_sum = 0.0
+        self._int8_sum = 0.0
         self._float_energy = 0.0
         self._int8_energy = 0.0
         self._product = 0.0
@@ -30,12 +33,26 @@ class Fidelity:
         other = np.asarray(quantised, np.float64).ravel()
         error = np.abs(one - other)
         self._values += one.size
+        self._float_sum += float(one.sum())
+        self._int8_sum += float(other.sum())
         self._float_energy += float(one @ one)
         self._int8_energy += float(other @ other)
         self._product += float(one @ other)
         self._error_energy += float(error @ error)
         self._error_sum += float(error.sum())
         self._error_max = max(self._error_max, float(error.max(initial=0.0)))
+
+    def around_mean(self) -> float:
+        """The cosine of both outputs' distances from the mean of all float values: of what a float output of 290 to 292
+        tells, where all that is near 291 has a cosine of 1. That cosine where float's values do not change.
+        """
+        mean = self._float_sum / max(1, self._values)
+        apart = self._float_energy - mean * self._float_sum
+        if apart <= _STILL * self._float_energy:
+            return self.distance().cosine
+        other = self._int8_energy - 2 * mean * self._int8_sum + self._values * mean**2
+        product = self._product - mean * self._int8_sum - mean * self._float_sum + self._values * mean**2
+        return max(-1.0, min(1.0, product / math.sqrt(apart * other))) if other > 0 else 0.0
 
     def distance(self) -> Distance:
         """The sums as a Distance.

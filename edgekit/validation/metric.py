@@ -50,11 +50,20 @@ class Metric:
 
 
 def of_means(name: str, one: Sequence[float], other: Sequence[float], unit: str = PERCENT) -> Metric:
-    """Of what is a mean over samples: the interval is 1.96 standard errors of the mean of the paired differences."""
+    """Of what is a mean over samples: the interval is 1.96 standard errors of the mean of the paired differences.
+
+    Of hits and misses the standard error is that with half a sample more of each kind of pair, which tells something
+    of few samples, too: no difference in two samples is no proof that there is none (A. Agresti, Y. Min, Simple
+    improved confidence intervals for comparing matched proportions, Statistics in Medicine 24 (2005)).
+    """
     values = np.asarray(one, np.float64), np.asarray(other, np.float64)
     apart = values[0] - values[1]
     n = len(apart)
-    half = float(_NORMAL_95 * apart.std(ddof=1) / np.sqrt(n)) if n > 1 else None
+    if n > 1 and all(np.isin(side, (0, 1)).all() for side in values):
+        won, lost, size = (apart > 0).sum() + 0.5, (apart < 0).sum() + 0.5, n + 2
+        half: float | None = float(_NORMAL_95 * np.sqrt(won + lost - (won - lost) ** 2 / size) / size)
+    else:
+        half = float(_NORMAL_95 * apart.std(ddof=1) / np.sqrt(n)) if n > 1 else None
     return Metric(name, unit, n, float(values[0].mean()), float(values[1].mean()), float(apart.mean()), half)
 
 

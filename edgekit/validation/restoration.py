@@ -9,6 +9,7 @@ from edgekit_runtime.preprocess import load_pixels
 from numpy.typing import NDArray
 
 from edgekit.datasets.dataset import Sample
+from edgekit.datasets.declaration import RANGES
 from edgekit.datasets.truth import ArrayTruth, PictureTruth, Truth
 from edgekit.errors import UserError
 from edgekit.validation import metric
@@ -16,11 +17,15 @@ from edgekit.validation.metric import Metric
 
 Array = NDArray[Any]
 WHITE = 255.0
+Range = tuple[tuple[float, ...], tuple[float, ...]]
+_INPUTS = "the input's"
+_CLEARLY = 3.0  # dB: by less another range is no better explanation
 
 
 class Restoration:
-    """The mean over pictures of their PSNR. Pictures are compared as pixels, the output having the input's range; other
-    arrays in the output's own units, the peak being the range of all their values.
+    """The mean over pictures of their PSNR. Pictures are compared as pixels, the output having the input's range, or
+    that of the usual ones by which float comes nearest; other arrays in the output's own units, the peak being the
+    range of all their values.
     """
 
     def __init__(self, truth: Truth, preprocess: Preprocess | None) -> None:
@@ -41,15 +46,25 @@ class Restoration:
             self._peak = float(truth.array.max()) - float(truth.array.min())
         if not self._peak > 0:
             raise UserError(f"{truth.path}: holds one value only, so that there is no peak", truth=str(truth.path))
-        self._values: tuple[list[float], list[float]] = ([], [])
+        own = None if preprocess is None else (preprocess.mean, preprocess.std)
+        usual = {name: ((mean,), (std,)) for name, (mean, std) in RANGES.items()} if self._pictures else {}
+        self._ranges: dict[str, Range | None] = {_INPUTS: own, **usual}
+        self._values: dict[str, tuple[list[float], list[float]]] = {name: ([], []) for name in self._ranges}
 
     def add(self, sample: Sample, wanted: list[Array], got: list[Array]) -> None:
         right = self._right(sample, wanted[0][0])
-        for values, out in zip(self._values, (wanted, got), strict=True):
-            values.append(metric.psnr(self._seen(out[0][0]), right, self._peak))
+        for name, lists in self._values.items():
+            for values, out in zip(lists, (wanted, got), strict=True):
+                values.append(metric.psnr(self._seen(out[0][0], self._ranges[name]), right, self._peak))
 
     def metrics(self) -> tuple[Metric, ...]:
-        return (metric.of_means("PSNR", *self._values, metric.DECIBELS),)
+        means = {name: float(np.mean(one)) for name, (one, _) in self._values.items()}
+        best = max(means, key=lambda name: means[name] + (_CLEARLY if name == _INPUTS else 0))
+        if best != _INPUTS:
+            self.notes.append(
+                f"its output is taken for pixels of {best}: by the input's range float is far from the truth"
+            )
+        return (metric.of_means("PSNR", *self._values[best], metric.DECIBELS),)
 
     def _right(self, sample: Sample, output: Array) -> Array:
         truth = self._truth
@@ -74,13 +89,13 @@ class Restoration:
         mean, std = (values if same else values[:1] * channels for values in (spec.mean, spec.std))
         return replace(spec, color=color, mean=mean, std=std, **size)
 
-    def _seen(self, output: Array) -> Array:
-        """An output as pixels."""
-        if not self._pictures:
+    def _seen(self, output: Array, range_: Range | None) -> Array:
+        """An output of this range (mean and std) as pixels."""
+        if not self._pictures or range_ is None:
             return output
-        spec = self._spec(output)
         shape = output.shape if output.ndim == 3 else (*output.shape, 1)
-        pixels = output.reshape(shape) * np.asarray(spec.std) + np.asarray(spec.mean)
+        mean, std = (values if len(values) in (1, shape[2]) else values[:1] for values in range_)
+        pixels = output.reshape(shape) * np.asarray(std) + np.asarray(mean)
         clipped: Array = np.clip(pixels, 0, WHITE).reshape(output.shape)
         return clipped
 

@@ -39,15 +39,17 @@ class Score(Protocol):
         ...
 
 
-def open_score(request: Request, data: RepresentativeDataset, outputs: Sequence[TensorSpec]) -> Score | None:
-    """That of the request's task; None where it is not known what is right. Raises UserError for truth that is not the
-    task's.
+def open_score(
+    request: Request, data: RepresentativeDataset, outputs: Sequence[TensorSpec], middle: float
+) -> Score | None:
+    """That of the request's task; None where it is not known what is right. From `middle` on a single score stands for
+    the second of two classes. Raises UserError for truth that is not the task's.
     """
     if request.truth is None:
         if not data.labelled:
             return None
         if request.task == "classification":
-            return Classification(data, int(np.prod(batch.sample_shape(outputs[0]))))
+            return Classification(data, int(np.prod(batch.sample_shape(outputs[0]))), middle)
         return Anomaly(data, request.labels) if request.task == "anomaly" else None
     path = Path(request.truth)
     if request.task not in ("segmentation", "detection", "restoration"):
@@ -56,7 +58,7 @@ def open_score(request: Request, data: RepresentativeDataset, outputs: Sequence[
         )
     truth = open_truth(path, data)
     if request.task == "segmentation":
-        return Segmentation(truth, outputs[0], request.preprocess, request.labels, request.foreground)
+        return Segmentation(truth, outputs[0], request.preprocess, request.labels, request.foreground, middle=middle)
     if request.task == "restoration":
         return Restoration(truth, request.preprocess)
     if request.detection is None or request.anchors is None:

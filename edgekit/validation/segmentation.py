@@ -24,12 +24,13 @@ from edgekit.validation.metric import Metric
 
 Array = NDArray[Any]
 VOID = 255  # pixels that do not count, as in PASCAL VOC and Cityscapes
-_HALF = 0.5
+LOGIT = "its output is no probability but a logit: from 0 on a pixel is the foreground"
 
 
 class Segmentation:
-    """Of outputs [height, width, classes] (scores), [height, width, 1] (how probable the foreground is) or whole
-    numbers [height, width]. `foreground` is the masks' number for the second of two classes, all others are the first.
+    """Of outputs [height, width, classes] (scores), [height, width, 1] (how probable the foreground is, above `middle`
+    it is there) or whole numbers [height, width]. `foreground` is the masks' number for the second of two classes, all
+    others are the first.
     """
 
     def __init__(
@@ -39,6 +40,8 @@ class Segmentation:
         preprocess: Preprocess | None,
         labels: Sequence[str] | None,
         foreground: int | None,
+        *,
+        middle: float,
     ) -> None:
         if not isinstance(truth, PictureTruth | ArrayTruth):
             raise UserError(
@@ -55,6 +58,9 @@ class Segmentation:
                 f"a foreground is of two classes, the model has {self._classes}", hint="leave --foreground out"
             )
         self._one = self._classes == 1
+        self._middle = middle
+        if self._one and middle == 0 and not self._numbers:
+            self.notes.append(LOGIT)
         self._counts: list[tuple[list[Array], list[Array]]] = [([], []), ([], [])]  # by model: both, either
         self._wanted: list[Array] = []
 
@@ -91,7 +97,7 @@ class Segmentation:
         row = output[0]
         if self._numbers or self._one:
             row = row.reshape(row.shape[:2])
-        found: Array = row if self._numbers else row > _HALF if self._one else row.argmax(axis=-1)
+        found: Array = row if self._numbers else row > self._middle if self._one else row.argmax(axis=-1)
         return found.astype(np.int64)
 
     def _mask(self, sample: Sample, size: tuple[int, ...]) -> Array:

@@ -21,6 +21,7 @@ REPAIR = "convert with --max-drop 1%, say: a repair keeps in float what INT8 spo
 # Of the models in docs/accuracy.md only those whose repair it shows are beyond; most lose a tenth of this.
 SPOILED_LOSS = 0.05
 SPOILED_COSINE = 0.95
+SPOILED_AGREEMENT = 0.9
 # How to say what is right, by task.
 RIGHT = {
     "classification": "give one folder a class, a labels.csv, or 'y' in the .npz",
@@ -46,14 +47,16 @@ class Saturation:
 @dataclass(frozen=True)
 class Validation:
     """What INT8 costs. Agreement is the share of samples whose best class is the same (`top1`), or where float's best
-    is among INT8's five best (`top5`; None for at most 5 classes). Sizes are in bytes. `metrics` are the task's, where
-    what is right is known; the first one is what budgets are held to.
+    is among INT8's five best (`top5`; None for at most 5 classes). `around_mean` is each output's cosine around
+    float's mean, of one that was joined of parts the least of theirs. Sizes are in bytes. `metrics` are the task's,
+    where what is right is known; the first one is what budgets are held to.
     """
 
     samples: int
     skipped: int
     task: str
     outputs: tuple[Distance, ...]
+    around_mean: tuple[float, ...]
     saturation: Saturation
     top1_agreement: float | None
     top5_agreement: float | None
@@ -188,13 +191,13 @@ def validate_conversion(
 
 def loss(validation: Validation) -> tuple[str, float]:
     """What INT8 loses, as a share of 1, and of what: of the task's metric where it is known what is right, else of
-    agreement (the same best class), else of the lowest cosine of any output.
+    agreement (the same best class), else of the lowest cosine of any output around its mean.
     """
     if validation.metrics:
         return validation.metrics[0].name, validation.metrics[0].lost
     if validation.top1_agreement is not None:
         return "agreement with float", 1 - validation.top1_agreement
-    return "cosine with float", 1 - min(distance.cosine for distance in validation.outputs)
+    return "cosine around float's mean", 1 - min(validation.around_mean)
 
 
 def check(validation: Validation, thresholds: Thresholds) -> None:
@@ -235,13 +238,17 @@ def check(validation: Validation, thresholds: Thresholds) -> None:
         )
 
 
-def spoiled(outputs: Sequence[Distance], metrics: Sequence[Metric]) -> tuple[str, ...]:
+def spoiled(
+    outputs: Sequence[Distance], around_mean: Sequence[float], agreement: float | None, metrics: Sequence[Metric]
+) -> tuple[str, ...]:
     """A word on a model that is much worse than float: no threshold, which only the model's owner can set."""
-    least = min(outputs, key=lambda distance: distance.cosine)
+    least, name = min(zip(around_mean, (distance.output for distance in outputs), strict=True))
     if metrics and metrics[0].lost > SPOILED_LOSS:
         what = f"it loses {metrics[0].lost:.1%} of {metrics[0].name}"
-    elif not metrics and least.cosine < SPOILED_COSINE:
-        what = f"the cosine of '{least.output}' is {least.cosine:.2f}"
+    elif not metrics and agreement is not None and agreement < SPOILED_AGREEMENT:
+        what = f"the same best class in {agreement:.1%} only"
+    elif not metrics and agreement is None and least < SPOILED_COSINE:
+        what = f"the cosine of '{name}' around float's mean is {least:.2f}"
     else:
         return ()
     return (f"the converted model is far from float ({what}): {REPAIR}",)

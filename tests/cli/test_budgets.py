@@ -13,6 +13,7 @@ from edgekit.board import PushResult, Status
 from edgekit.deployment import Deployment
 from edgekit.errors import CheckFailed
 from edgekit.profiles.profile import find
+from edgekit.validation.metric import Metric
 
 
 @pytest.fixture(scope="module")
@@ -46,3 +47,28 @@ def test_a_slow_or_large_release_is_a_failed_check(measured: benchreport.BenchRe
 def test_an_emulated_boards_latency_is_not_judged(measured: benchreport.BenchReport) -> None:
     emulated = replace(measured, validity=benchreport.Validity(False, ("emulated",)))
     deployment.judge(deployed(emulated), replace(find("host"), max_latency_ms=1e-6))
+
+
+@pytest.mark.parametrize(
+    ("n", "drop", "half", "held"),
+    [
+        (100, 0.02, 0.05, True),  # enough of them: the limit is the limit
+        (99, 0.02, 0.05, False),
+        (99, 0.566, 0.12, True),  # surely beyond it
+        (2, 1.0, None, False),
+    ],
+)
+def test_few_samples_are_judged_where_all_of_their_interval_is_beyond_the_limit(
+    n: int, drop: float, half: float | None, *, held: bool
+) -> None:
+    judged = Metric("top-1 accuracy", "%", n, 0.9, 0.9 - drop, drop, half)
+    assert deployment.holds((judged,), 0.01) == held
+
+
+def test_without_labels_no_limit_is_held() -> None:
+    assert not deployment.holds((), 0.01)
+
+
+def test_of_decibels_the_limit_is_a_share_of_float_s() -> None:
+    assert deployment.holds((Metric("PSNR", "dB", 20, 40.0, 30.0, 10.0, 2.0),), 0.01)
+    assert not deployment.holds((Metric("PSNR", "dB", 20, 40.0, 39.0, 1.0, 2.0),), 0.01)

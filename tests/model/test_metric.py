@@ -31,12 +31,29 @@ shares = st.floats(0, 1, allow_nan=False, width=32)
 
 class TestMeans:
     @given(st.lists(st.tuples(st.booleans(), st.booleans()), min_size=2, max_size=40))
-    def test_the_interval_is_that_of_paired_differences(self, pairs: list[tuple[bool, bool]]) -> None:
+    def test_hits_have_an_interval_however_few(self, pairs: list[tuple[bool, bool]]) -> None:
         one, other = zip(*pairs, strict=True)
         found = metric.of_means("x", one, other)
-        apart = np.array(one, float) - np.array(other, float)
         assert found.drop == pytest.approx(found.float_value - found.int8_value)
-        assert found.half == pytest.approx(1.96 * np.std(apart, ddof=1) / len(pairs) ** 0.5)
+        # Half a sample more of each of the four kinds of pair.
+        apart = np.array(one, float) - np.array(other, float)
+        more, weights = np.append(apart, [1, -1, 0]), np.append(np.ones(len(pairs)), [0.5, 0.5, 1])
+        mean = np.average(more, weights=weights)
+        spread = np.average((more - mean) ** 2, weights=weights)
+        assert found.half == pytest.approx(1.96 * (spread / weights.sum()) ** 0.5)
+
+    def test_two_equal_samples_prove_no_equality(self) -> None:
+        found = metric.of_means("x", [1.0, 1.0], [1.0, 1.0])
+        assert found.drop == 0
+        assert found.half is not None
+        assert found.half > 0.4
+
+    @given(st.lists(st.tuples(shares, shares), min_size=2, max_size=40))
+    def test_of_other_values_it_is_that_of_paired_differences(self, pairs: list[tuple[float, float]]) -> None:
+        one, other = zip(*((a / 2 + 0.1, b) for a, b in pairs), strict=True)
+        apart = np.array(one, float) - np.array(other, float)
+        half = metric.of_means("x", one, other).half
+        assert half == pytest.approx(1.96 * np.std(apart, ddof=1) / len(pairs) ** 0.5)
 
     def test_one_sample_tells_no_interval(self) -> None:
         assert metric.of_means("x", [1.0], [0.0]).half is None
@@ -258,7 +275,7 @@ PIXELS = Preprocess(SIDE, SIDE)
 @pytest.fixture(scope="module")
 def pairs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Path, Path]]:
     """Models of pictures of SIDE pixels as float and INT8: a mask of red, the strongest colour, the picture again but
-    for its brightest pixels, and how red it is.
+    for its brightest pixels, it again as shares of 1, how red it is, and that as a logit.
     """
     import tensorflow as tf
 
@@ -268,6 +285,8 @@ def pairs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Path, Pat
         "mask": lambda image: tf.sigmoid((image[..., :1] - 128.0) / 8.0),
         "colours": lambda image: tf.nn.conv2d(image, eye, 1, "SAME"),
         "darker": lambda image: tf.nn.relu6(tf.nn.conv2d(image, eye / 32.0, 1, "SAME")) * 32.0,
+        "shares": lambda image: tf.nn.conv2d(image, eye / 255.0, 1, "SAME"),
+        "logit": lambda image: tf.matmul(tf.reduce_mean(image, [1, 2]), [[1.0], [0.0], [0.0]]) - 128.0,
         "red": lambda image: tf.sigmoid(tf.reduce_mean(image, [1, 2])[:, :1] / 8.0 - 16.0),
     }
     made = {}
@@ -414,6 +433,17 @@ class TestRestoration:
         assert only.int8_value == pytest.approx(only.float_value, abs=0.5)
         assert loss(found) == ("PSNR", only.drop / only.float_value)
 
+    def test_an_output_of_another_range_than_the_input_is_seen(
+        self, judged: Callable[..., Validation], tmp_path: Path
+    ) -> None:
+        """Pixels of 0 to 255 go in, and what comes out is 0 to 1."""
+        made = pictures(tmp_path / "images").astype(float)
+        save(made.astype(np.uint8), tmp_path / "right")
+        found = judged("shares", "restoration", truth="right")
+        assert found.metrics[0].float_value > 60
+        (note,) = [note for note in found.notes if "pixels of" in note]
+        assert note.startswith("its output is taken for pixels of 0..1")
+
     def test_arrays_have_their_own_units(self, judged: Callable[..., Validation], tmp_path: Path) -> None:
         made = pictures(tmp_path / "images").astype(np.float32)
         np.save(tmp_path / "images.npy", made)
@@ -447,6 +477,17 @@ class TestClasses:
         assert (accuracy.name, area.name, area.n) == ("top-1 accuracy", "AUC", 8)
         assert accuracy.float_value == np.mean((red > 128) == second)
         assert area.float_value == np.mean(red[second][:, None] > red[~second])
+
+    def test_a_logit_stands_for_the_second_from_0_on(self, judged: Callable[..., Validation], tmp_path: Path) -> None:
+        made = pictures(tmp_path / "images/a", 8)
+        (tmp_path / "images/b").mkdir()
+        for number in (1, 2, 5):
+            (tmp_path / f"images/a/{number}.png").rename(tmp_path / f"images/b/{number}.png")
+        found = judged("logit", "classification")
+        red = made[..., 0].mean(axis=(1, 2)) - 128 > 0
+        second = np.isin(np.arange(8), (1, 2, 5))
+        assert found.metrics[0].float_value == np.mean(red == second)
+        assert any("a logit: from 0 on" in note for note in found.notes)
 
     def test_anomalies_are_what_an_autoencoder_does_not_give_again(
         self, judged: Callable[..., Validation], tmp_path: Path
