@@ -5,35 +5,19 @@ from __future__ import annotations
 import resource
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from edgekit_runtime import schema
 
 from edgekit.cli import files, options, show
-from edgekit.cli.figures import FROM_CACHE, gate, show_conversion, show_validation
-from edgekit.conversion import cache, pruning
-from edgekit.conversion.convert import Made, convert_many, default_log, named
-from edgekit.conversion.evidence import Evidence, gather
+from edgekit.cli.acceptance import Acceptance, Source
+from edgekit.cli.figures import FROM_CACHE
+from edgekit.conversion import cache
+from edgekit.conversion.convert import Made, convert_many, default_log
 from edgekit.conversion.record import Files
 from edgekit.errors import CheckFailed
 from edgekit.profiles import profile
-from edgekit.profiles.profile import DeviceProfile
-from edgekit.reports import conversion_page
-from edgekit.validation import validate as validation
-from edgekit.validation.validate import Thresholds, Validation
-
-
-@dataclass(frozen=True)
-class Judged:
-    """What a model is judged on, and what is right there."""
-
-    data: Path
-    seed: int
-    truth: Path | None
-    foreground: int | None
 
 
 def convert(
@@ -95,88 +79,55 @@ def convert(
         resize=resize, filter=filter_, pad=pad,
     )  # fmt: skip
     begun = time.monotonic()
-    with show.progress() as update:
-        made = convert_many(
-            model,
-            profiles=targets,
-            data=calibrate,
-            output=output,
-            declaration=declaration,
-            samples=samples,
-            seed=seed,
-            trust_code=trust_code,
-            allow_float=allow_float,
-            max_drop=limits.max_accuracy_drop,
-            held_out=data,
-            truth=truth,
-            foreground=foreground,
-            cache=None if no_cache else cache.default(),
-            progress=update,
-            log=default_log(),
-        )
-        judged = Judged(data or calibrate, seed + 1, truth, foreground)
-        results = _validated(made, targets, judged, update)
-        evidence: list[Evidence] = []
-        if report is not None:
-            spared = pruning.measure(model, made[0].record, declaration, trust_code=trust_code, progress=update)
-            evidence = [
-                gather(
-                    one.output,
-                    one.record,
-                    calibration=calibrate,
-                    data=judged.data,
-                    seed=seed,
-                    pruning=spared,
-                    progress=update,
-                )
-                for one in made
-            ]
-            for page, one, result, found in zip(named(report, targets), made, results, evidence, strict=True):
-                files.write(page, conversion_page.render(one.record, result, found))
+    if report is not None:
+        files.require_folder(report)
+    source = Source(model, declaration, trust_code, calibrate)
+    wanted = Acceptance(source, targets, limits, data or calibrate, seed, truth, foreground, report)
+    try:
+        with show.progress() as update:
+            made = convert_many(
+                model,
+                profiles=targets,
+                data=calibrate,
+                output=output,
+                declaration=declaration,
+                samples=samples,
+                seed=seed,
+                trust_code=trust_code,
+                allow_float=allow_float,
+                max_drop=limits.max_accuracy_drop,
+                held_out=data,
+                truth=truth,
+                foreground=foreground,
+                cache=None if no_cache else cache.default(),
+                accept=lambda staged: wanted.judge(staged, update),
+                progress=update,
+                log=default_log(),
+            )
+    except CheckFailed:
+        if wanted.tried and not json:
+            wanted.show()
+            show.say(f"{output} is not written, and what was there is as it was")
+        raise
     # TensorFlow works in a child; of all children the largest, in KiB on Linux.
     peak_mb = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
     cost = {"seconds": round(time.monotonic() - begun, 1), "peak_memory_mb": round(peak_mb)}
-    if not json:
-        for target, one, result in zip(targets, made, results, strict=True):
-            show_conversion(one.record, target)
-            used = one.record.provenance.calibration.samples if data in (None, calibrate) else None
-            show_validation(result, calibrated=used, told=one.record.notes, kind=one.record.kind)
-        _tell(made, () if report is None else named(report, targets), cost)
-    _judge(made, results, limits)
     if json:
-        parts = [_plain(one, result) for one, result in zip(made, results, strict=True)]
-        for part, found in zip(parts, evidence, strict=False):
-            part.update(found.facts())
+        parts = [
+            {**one.plain(), "output": str(each.output), "cached": each.cached}
+            for one, each in zip(wanted.tried, made, strict=True)
+        ]
         show.data({**parts[0], **cost} if len(parts) == 1 else {"conversions": parts, **cost})
         return
+    wanted.show()
+    _tell(made, cost)
     for given, one in zip(profile_names, made, strict=True):
         show.next_step("edgekit", "bundle", one.output, "-p", given, "-o", one.output.with_suffix(".ekb"))
 
 
-def _validated(
-    made: Sequence[Made], targets: Sequence[DeviceProfile], judged: Judged, update: show.ProgressCallback
-) -> list[Validation]:
-    """Of each; the same model with the same threads is measured once."""
-    known: dict[tuple[str, int], Validation] = {}
-    for one, target in zip(made, targets, strict=True):
-        same = (one.record.model_sha256, target.num_threads)
-        if same not in known:
-            known[same] = validation.validate_conversion(
-                one.output,
-                judged.data,
-                num_threads=target.num_threads,
-                seed=judged.seed,
-                truth=judged.truth,
-                foreground=judged.foreground,
-                progress=update,
-            )
-    return [known[one.record.model_sha256, target.num_threads] for one, target in zip(made, targets, strict=True)]
-
-
-def _tell(made: Sequence[Made], pages: Sequence[Path], cost: dict[str, float]) -> None:
-    for number, one in enumerate(made):
-        page = f", and {pages[number]}" if pages else ""
-        show.say(f"wrote {one.output} and {Files.of(one.output).folder}/{page}")
+def _tell(made: Sequence[Made], cost: dict[str, float]) -> None:
+    for one in made:
+        show.say(f"wrote {one.output} and {Files.of(one.output).folder}/")
     known = [str(one.output) for one in made if one.cached]
     if known:
         which = "" if len(made) == 1 else f"{', '.join(known)}: "
@@ -185,25 +136,3 @@ def _tell(made: Sequence[Made], pages: Sequence[Path], cost: dict[str, float]) -
     if log is not None and len(known) < len(made):
         show.say(f"TensorFlow's own words are in {log}", style="dim")
     show.say(f"{cost['seconds']:.0f} s, peak memory {cost['peak_memory_mb']} MiB", style="dim")
-
-
-def _judge(made: Sequence[Made], results: Sequence[Validation], limits: Thresholds) -> None:
-    """Raises CheckFailed of the first that does not hold; of several it says which."""
-    for one, result in zip(made, results, strict=True):
-        # What has no labels the repair has judged by how near it is to float.
-        held = limits if result.metrics else replace(limits, max_accuracy_drop=None)
-        try:
-            gate(result, held)
-        except CheckFailed as failure:
-            if len(made) > 1:
-                failure.message = f"{one.record.profile}: {failure.message}"
-            raise
-
-
-def _plain(one: Made, result: Validation) -> dict[str, object]:
-    return {
-        "conversion": schema.plain(one.record),
-        "validation": schema.plain(result),
-        "output": str(one.output),
-        "cached": one.cached,
-    }

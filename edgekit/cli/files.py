@@ -17,6 +17,12 @@ def make_folder(path: Path) -> Path:
     return path
 
 
+def require_folder(path: Path) -> None:
+    """Raises UserError for a file that could not be written in the end, for want of its folder."""
+    if not path.parent.is_dir():
+        raise UserError(f"{path}: the folder {path.parent} does not exist", hint=f"mkdir -p {path.parent}")
+
+
 def write(path: Path, content: str | bytes) -> None:
     """Replace `path` by one rename. Raises UserError."""
     part = path.with_name(f".{path.name}.{os.getpid()}.part")

@@ -5,7 +5,7 @@ import fcntl
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -114,11 +114,14 @@ def convert_many(
     truth: Path | None = None,
     foreground: int | None = None,
     cache: Path | None = None,
+    accept: Callable[[Sequence[Made]], None] | None = None,
     progress: worker.Progress | None = None,
     log: Path | None = None,
 ) -> tuple[Made, ...]:
     """`convert` for several boards: the model is loaded, lowered and calibrated once. What is written is what `convert`
     would write for each, at `named(output, profiles)`; if any of them cannot be converted, nothing is.
+
+    `accept` gets them all while they are not yet in their places: what it raises leaves everything as it was.
     """
     declaration = declaration or Declaration()
     interpreters = [resolve.choose(profile)[0] for profile in profiles]
@@ -147,6 +150,9 @@ def convert_many(
         store = None if cache is None else Cache(cache)
         try:
             made = _made(order, boards, folder, store, log=log or default_log(), progress=progress)
+            if accept is not None:
+                staged = [board.finished / produce.MODEL for board in boards]
+                accept([replace(one, output=path) for one, path in zip(made, staged, strict=True)])
             for board in boards:
                 _publish(board)
         except OSError as error:

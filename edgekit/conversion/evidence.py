@@ -17,11 +17,14 @@ from edgekit.worker import Progress
 
 @dataclass(frozen=True)
 class Evidence:
-    """The error of each layer on calibration data, answers to validation data, and what pruning has spared."""
+    """The error of each layer on calibration data, answers to validation data, and what pruning has spared. `layers_of`
+    is the candidate whose layers these are: where something else than INT8 was taken, the INT8 that was not.
+    """
 
     layers: LayerReport
     examples: Examples
     pruning: Pruning | None = None
+    layers_of: str = "int8"
 
     def facts(self) -> dict[str, Any]:
         """As plain data, without the pictures."""
@@ -46,9 +49,12 @@ def gather(
     Raises CheckFailed when one of its models does not run.
     """
     files = Files.of(model)
-    with tempfile.TemporaryDirectory() as folder:
-        wanted = layers.Request(str(files.float), str(model), str(calibration), made.preprocess, seed, folder)
-        measured = layers.measure(wanted, log=log, progress=progress)
+    if files.layers.is_file():
+        measured, of = schema.load_json(LayerReport, files.layers.read_text("ascii"), str(files.layers)), "int8"
+    else:
+        with tempfile.TemporaryDirectory() as folder:
+            wanted = layers.Request(str(files.float), str(model), str(calibration), made.preprocess, seed, folder)
+            measured, of = layers.measure(wanted, log=log, progress=progress), made.kind
     asked = examples.Request(
         float=str(files.float),
         int8=str(model),
@@ -60,4 +66,4 @@ def gather(
         detection=made.detection,
         anchors=str(files.anchors) if made.detection else None,
     )
-    return Evidence(measured, examples.look(asked, log=log, progress=progress), pruning)
+    return Evidence(measured, examples.look(asked, log=log, progress=progress), pruning, of)

@@ -11,9 +11,9 @@ from pathlib import Path
 from edgekit_runtime import schema
 from edgekit_runtime.manifest import ANCHORS, GOLDEN, LABELS, Provenance
 
-from edgekit.conversion import boxes, doctor, prove, quantize
+from edgekit.conversion import boxes, doctor, layers, prove, quantize
 from edgekit.conversion.calibration import CALIBRATION, CalibrationRecord
-from edgekit.conversion.candidate import Candidate
+from edgekit.conversion.candidate import WITHOUT_INT8, Candidate
 from edgekit.conversion.finding import Finding
 from edgekit.conversion.order import Board, Order
 from edgekit.conversion.record import FLOAT, RECORD, Conversion
@@ -24,7 +24,7 @@ from edgekit.runtimes import gate
 from edgekit.worker import Progress
 
 MODEL = "model.tflite"
-FOLDER = "edgekit"
+FOLDER = "model.edgekit"
 
 
 @dataclass(frozen=True)
@@ -134,6 +134,8 @@ def _finish(
         _copy(board.folder / GOLDEN, fresh)
     if record.detection is not None:
         _copy(board.folder / ANCHORS, fresh)
+    if proven.kind in WITHOUT_INT8:
+        _copy(board.folder / layers.REPORT, fresh)
     if record.labels is not None:
         (fresh / LABELS).write_text("\n".join(record.labels) + "\n", encoding="utf-8")
     kept = CalibrationRecord(used, calibration.seed, calibration.samples, calibration.skipped, names)

@@ -32,6 +32,7 @@ from edgekit.profiles.profile import DeviceProfile
 SCHEMA = 2
 RECORD = "conversion.json"
 FLOAT = "float.tflite"
+LAYERS = "layers.json"
 MAX_RECORD_BYTES = 16 * 1024**2
 
 
@@ -94,7 +95,9 @@ class Conversion:
 
 @dataclass(frozen=True)
 class Files:
-    """Where the parts of a conversion stand; golden samples, labels and anchors only when the record has them."""
+    """Where the parts of a conversion stand; golden samples, labels and anchors only when the record has them, `layers`
+    where INT8 was tried and something else taken.
+    """
 
     model: Path
     folder: Path
@@ -104,12 +107,14 @@ class Files:
     labels: Path
     anchors: Path
     calibration: Path
+    layers: Path
 
     @staticmethod
     def of(model: Path) -> "Files":
         """The parts beside `model`, whether they exist or not."""
         folder = model.with_suffix(".edgekit")
-        return Files(model, folder, *(folder / name for name in (RECORD, FLOAT, GOLDEN, LABELS, ANCHORS, CALIBRATION)))
+        names = (RECORD, FLOAT, GOLDEN, LABELS, ANCHORS, CALIBRATION, LAYERS)
+        return Files(model, folder, *(folder / name for name in names))
 
 
 def manifest(conversion: Conversion, profile: DeviceProfile, runtime: str, numpy: str | None = None) -> Manifest:

@@ -37,7 +37,7 @@ def render(made: Conversion, result: Validation, evidence: Evidence) -> str:
     if len(made.candidates) > 1:
         parts += ["<h2>What was tried</h2>", _candidates(made.candidates, made.kind), _frontier(made.candidates, made)]
     parts += examples_section.parts(evidence.examples, made.kind, made.preprocess)
-    parts += _layers(evidence.layers)
+    parts += _layers(evidence.layers, "" if evidence.layers_of == made.kind else f" of {evidence.layers_of}, not taken")
     return document(f"{made.name}: {made.kind}", parts)
 
 
@@ -53,13 +53,13 @@ def _pruned(found: Pruning | None) -> list[str]:
     return ["<h2>What inference needs of the source</h2>", table(head, rows), *failure]
 
 
-def _layers(layers: LayerReport) -> list[str]:
+def _layers(layers: LayerReport, whose: str) -> list[str]:
     if not layers.errors:
         return []
     worst = sorted(layers.errors, key=lambda layer: -layer.own)[:_SHOWN]
     shown = [layer for layer in layers.errors if layer in worst]
     return [
-        f"<h2>Error by layer: the {len(shown)} that add the most, in the model's order</h2>",
+        f"<h2>Error by layer{escape(whose)}: the {len(shown)} that add the most, in the model's order</h2>",
         _errors(shown),
         "<small>RMS difference from float, divided by float's RMS; dark: what the layer itself adds</small>",
         "<h2>Values against the ranges that were chosen</h2>",

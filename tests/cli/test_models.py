@@ -229,6 +229,29 @@ class TestValidate:
             "--samples", "10", "--min-sqnr", "120", code=1,
         )  # fmt: skip
         assert told["fields"]["validation"]["samples"] == 60
+        assert list(edgekit.cwd.glob("m.*")) == []
+
+    def test_what_does_not_pass_leaves_what_was_there(self, edgekit: Program, material: Material) -> None:
+        words: list[str | Path] = [
+            "convert", material.keras, "-p", "host", "-c", material.pictures, "--range", "-1..1", "-o", "m.tflite",
+            "--report", "m.html",
+        ]  # fmt: skip
+        edgekit(*words)
+        before = {path: path.read_bytes() for path in [*edgekit.cwd.glob("m.edgekit/*"), edgekit.cwd / "m.tflite"]}
+        assert len(before) > 3
+        ended = edgekit(*words, "--samples", "5", "--min-sqnr", "120", code=1)
+        assert "FP32 against INT8" in ended.out, "the figures are shown all the same"
+        assert "m.tflite is not written, and what was there is as it was" in ended.err
+        assert "wrote m.html" in ended.err
+        assert {path: path.read_bytes() for path in before} == before
+
+    def test_a_report_without_its_folder_is_refused_at_once(self, edgekit: Program, material: Material) -> None:
+        told = edgekit.fails(
+            "convert", material.keras, "-p", "host", "-c", material.pictures, "--range", "-1..1", "-o", "m.tflite",
+            "--report", "none/m.html", code=2,
+        )  # fmt: skip
+        assert told["message"] == "none/m.html: the folder none does not exist"
+        assert list(edgekit.cwd.glob("m.*")) == []
 
     def test_a_gate_that_the_data_cannot_judge(self, edgekit: Program, made: Made, material: Material) -> None:
         bare = edgekit.cwd / "bare"
