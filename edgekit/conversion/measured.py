@@ -22,6 +22,24 @@ from edgekit.validation.fidelity import Fidelity
 PICTURES = 16  # whole ones that are given to the original
 
 
+def given(declared: Declaration, picture: PictureInput) -> PictureInput:
+    """The picture of a graph that takes real pixels in a range which only its owner knows, and may scale them further.
+
+    Raises UserError where that is not declared.
+    """
+    if picture.dtype != "float32" or picture.of_levels:
+        return picture
+    if declared.range is not None:
+        return picture.given(*((value,) for value in RANGES[declared.range]))
+    if declared.mean is None or declared.std is None:
+        raise UserError(
+            "it takes real pixels, but the value range that it was trained on is not declared",
+            hint="give --range -1..1, 0..1 or 0..255, or --mean and --std (or the same keys in model.toml)",
+            key="range",
+        )
+    return picture.given(declared.mean, declared.std)
+
+
 def declare(model: Path, declared: Declaration, picture: PictureInput) -> Declaration:
     """The declaration with what was measured. Raises UserError where it says something else."""
     measured: dict[str, Any] = {"width": picture.width, "height": picture.height, "color": picture.color}
@@ -36,7 +54,9 @@ def declare(model: Path, declared: Declaration, picture: PictureInput) -> Declar
                 key=key,
             )
     mean, std = declared.mean, declared.std
-    if declared.range is not None:
+    if picture.outside != PictureInput.outside:
+        mean = std = None  # it is a part of what was measured
+    elif declared.range is not None:
         mean, std = ((value,) for value in RANGES[declared.range])
     for given, found in ((mean, picture.mean), (std, picture.std)):
         if given is not None and not np.allclose(np.broadcast_to(given, (len(found),)), found, atol=0.01):

@@ -31,8 +31,6 @@ from edgekit.models.session import Session
 from edgekit.models.source import KERAS
 from edgekit.runtimes import gate
 
-HALF = "it computes in float16 or bfloat16; it was converted as one that computes in float32"
-
 
 @dataclass(frozen=True)
 class Opened:
@@ -52,6 +50,13 @@ class Opened:
     original: Callable[[Any], dict[str, Any]] | None = None
     part: FrozenGraph | None = None
     fixed: bool = False
+
+    def taking(self, picture: PictureInput) -> "Opened":
+        """The same, with its picture as it was declared."""
+        found = self.detector
+        if found is not None:
+            found = replace(found, picture=picture, original=replace(found.original, picture=picture))
+        return replace(self, picture=picture, detector=found)
 
 
 def open_source(
@@ -79,7 +84,7 @@ def open_source(
         return _tflite(path)
     if form in KERAS:
         model = keras_model.load(path, form, trust_code=trust_code)
-        notes = (HALF,) if keras_model.to_float32(path, model) else ()
+        notes = keras_model.notes(path, form, model)
         try:
             keras_model.export(model, folder / "keras", size)
         except Exception as error:  # Keras and TensorFlow raise whatever the layers do

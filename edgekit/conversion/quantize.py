@@ -23,7 +23,7 @@ from edgekit.datasets import declaration as declarations
 from edgekit.datasets.dataset import RepresentativeDataset, Stream, open_dataset
 from edgekit.datasets.declaration import Declaration
 from edgekit.errors import CheckFailed, UserError
-from edgekit.models import flatbuffer, keras_model
+from edgekit.models import flatbuffer, keras_model, ranges
 from edgekit.models.detector import BOXES, SCORES, Detector
 from edgekit.models.source import KERAS
 from edgekit.worker import Progress
@@ -33,6 +33,7 @@ FLOAT = "float.tflite"
 DECLARED = "declared.tflite"
 CALIBRATED = "calibrated.tflite"
 INT8 = "int8.tflite"
+IN_FLOAT = "operators kept in float: "
 _RANDOM = {"RANDOM_UNIFORM", "RANDOM_STANDARD_NORMAL", "MULTINOMIAL"}
 
 
@@ -175,12 +176,26 @@ def quantize(request: Request, progress: Progress) -> tuple[Quantized, ...]:
             hint="the training has failed: take an earlier checkpoint",
             tensors=list(names),
         )
+    given = [spec.name for spec in flatbuffer.parse(float_model).outputs]
+    classifies = declared.task == "classification" or (declared.task is None and declared.labels is not None)
+    if classifies and len(given) > 1 and not ready.detects:
+        raise UserError(
+            f"{model}: declared a classification, which has one output, but it has {len(given)}: {', '.join(given)}",
+            hint="declare task = 'raw', or export it with its scores alone",
+            key="task",
+        )
     whole = measured.compare(opened.original, folder / FLOAT, data, preprocess, request.seed) if preprocess else ()
     progress("float", 1, 1)
     declared_heads = _declared(model, ready, flatbuffer.parse(float_model).outputs, folder)
     stream = data.stream(inputs, preprocess, count=request.samples, seed=request.seed)
     with failures(model, given=opened.fixed):
         calibrated = integer.calibrate(float_model, calibration(stream, preprocess, progress))
+    if names := ranges.endless(calibrated):
+        raise UserError(
+            f"{model}: computes values without end, or that are no numbers, of the calibration data: {names[0]}",
+            hint="is the declared range the one that the model was trained on?",
+            tensors=list(names),
+        )
     (folder / CALIBRATED).write_bytes(calibrated)
     built = [_int8(request, number, calibrated, folder) for number in range(len(request.encodings))]
     progress("quantize", 1, 1)
@@ -230,7 +245,9 @@ def prepare(model: Path, form: str, declared: Declaration, data: Path, folder: P
         size=(declared.height, declared.width),
     )
     if opened.picture is not None:
-        declared = measured.declare(model, declared, opened.picture)
+        picture = measured.given(declared, opened.picture)
+        opened = opened.taking(picture)
+        declared = measured.declare(model, declared, picture)
     if opened.detector is not None:
         boxes.require_labels(declared, opened.detector)
     elif heads is not None:
@@ -364,7 +381,7 @@ def _float_operators(found: flatbuffer.TFLite, request: Request) -> tuple[str, .
             hint="say --allow-float to accept that, or --max-drop 1% for a repair that keeps in float what it must",
             operators=list(found.float_operators),
         )
-    return (f"operators kept in float: {names}",)
+    return (IN_FLOAT + names,)
 
 
 def class_names(data: RepresentativeDataset, outputs: Sequence[TensorSpec]) -> tuple[str, ...] | None:

@@ -6,7 +6,7 @@ How much an answer tells of its picture needs no labels: the divergence, in nats
 mean over all pictures. It is small for a model that answers always the same and for one that is never sure. With labels
 the logarithm of the right class's probability counts, too. Each picture is compared with itself: few are enough.
 
-A model whose input is scaled up is surer of anything, right or wrong: what a much louder range tells is compared with
+A model whose input is scaled up is surer of anything, right or wrong: what a louder range tells is compared with
 answers made as sure as its own.
 """
 
@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+from edgekit_runtime import batch
 from edgekit_runtime.engine import Engine
 from edgekit_runtime.manifest import Preprocess
 from edgekit_runtime.preprocess import to_real
@@ -36,14 +37,17 @@ CHANGED = 0.05  # share of pictures with another best class; else the model was 
 FEWEST = 16  # pictures that say anything
 REACHED = 0.6  # of a range's width: values that reach less far are of another range, or of no pictures
 BY_CHANCE = 0.3  # Cohen's kappa: with less, and within CLEARLY of none, answers and labels have nothing in common
-LOUDER = 10.0  # times the input: with so much any answer becomes a sure one
+# Times the input: with more of it any answer becomes a surer one. -1..1 is twice as loud as 0..1, and has to be told
+# from it; ImageNet's mean and std are 2.2 times as loud as -1..1, and were seen to make right answers surer.
+LOUDER = 2.1
 ON_LEVEL, MOST = 0.05, 0.99  # how near to one of 256 levels, and how many values: by chance a tenth is as near
 _TINY = 1e-6  # the least probability that counts: one picture that is wrong for sure is not to decide
 
 
 @dataclass(frozen=True)
 class _Answers:
-    """For each picture: the probability of each class, and ln p of the right class where it is known.
+    """For each picture: the probability of each class, and where the right class is known ln p of it, and whether it is
+    the best.
 
     `probable` says that the model itself gives probabilities, so that it has one score a class.
     """
@@ -51,6 +55,7 @@ class _Answers:
     classes: Array
     right: Array | None
     probable: bool
+    hits: Array | None = None
 
     @property
     def best(self) -> Array:
@@ -124,10 +129,8 @@ def compare(
     if len(pictures) < FEWEST:
         return []
     usual = _answers(engine, declared, pictures, labels)
-    others, loud = {}, set()
-    for name, other in _others(declared).items():
-        if min(other.std) * LOUDER < min(declared.std):
-            loud.add(name)
+    others, known = {}, _others(declared)
+    for name, other in known.items():
         flipped = other.color != declared.color
         tried = [picture[..., ::-1] for picture in pictures] if flipped else pictures
         others[name] = _answers(engine, other, tried, labels)
@@ -139,14 +142,30 @@ def compare(
             found.append(_wrong_labels(usual.best, labels))
         usual = replace(usual, right=None)
         others = {name: replace(one, right=None) for name, one in others.items()}
-    better = {name: one for name, one in others.items() if _better(one, usual, louder=name in loud)}
+    better = {n: one for n, one in others.items() if _better(one, usual, louder=_is_louder(known[n], declared))}
     if better:
-        best = max(better, key=lambda name: float(_ranked(better[name]).mean()))
+        best = _best(better, known)
         kind = "color-order" if best.startswith("color") else "range"
         name = "the channels reversed" if given and kind == "color-order" else best
         seen = _seen(name, better[best], usual, labels, "as given" if given else "as declared")
         found.append(Finding(kind, seen, f"was the model trained with {name}?"))
     return found
+
+
+def _is_louder(one: Preprocess, other: Preprocess) -> bool:
+    return min(one.std) * LOUDER < min(other.std)
+
+
+def _best(answers: dict[str, _Answers], known: dict[str, Preprocess]) -> str:
+    """The best, and of louder ones only what is clearly better than the quieter."""
+    best, *rest = sorted(answers, key=lambda name: -min(known[name].std))
+    for name in rest:
+        if _is_louder(known[name], known[best]):
+            better = _better(answers[name], answers[best], louder=True)
+        else:
+            better = float(_ranked(answers[name]).mean()) > float(_ranked(answers[best]).mean())
+        best = name if better else best
+    return best
 
 
 def _ranked(answers: _Answers) -> Array:
@@ -194,12 +213,13 @@ def _answers(
 ) -> _Answers:
     scores = []
     for picture in pictures:
-        real = to_real(picture, preprocess).reshape([1, *engine.inputs[0].shape[1:]])
+        real = to_real(picture, preprocess).reshape([1, *batch.sample_shape(engine.inputs[0])])
         scores.append(np.asarray(engine.infer_real([real])[0], np.float64).ravel())
     every = np.maximum(np.stack([row if _probable(row) else _softmax(row) for row in scores]), _TINY)
     known = all(label is not None and 0 <= label < every.shape[1] for label in labels)
     right = np.log(every[np.arange(len(every)), np.array(labels, int)]) if known else None
-    return _Answers(every, right, all(map(_probable, scores)))
+    hits = (every.argmax(axis=1) == np.array(labels, int)).astype(np.float64) if known else None
+    return _Answers(every, right, all(map(_probable, scores)), hits)
 
 
 def _better(one: _Answers, usual: _Answers, *, louder: bool) -> bool:
@@ -210,6 +230,8 @@ def _better(one: _Answers, usual: _Answers, *, louder: bool) -> bool:
         tells = min(tells, _deviations(one.tells, _as_sure_as(one, usual).tells))
     if one.right is not None and usual.right is not None:
         right = _deviations(one.right, usual.right)
+        if louder and one.hits is not None and usual.hits is not None and _deviations(one.hits, usual.hits) < BOTH:
+            return False  # the same answers, only bolder or more timid
         return right > CLEARLY or (right > BOTH and tells > BOTH)
     return tells > CLEARLY
 

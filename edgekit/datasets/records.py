@@ -20,10 +20,10 @@ from edgekit.datasets.source import Array, Raw, Read, Unreadable, by_name, check
 from edgekit.errors import UserError
 
 # The names that TensorFlow's image models and TensorFlow Datasets give to a picture and its class.
-PICTURES = ("image/encoded", "image")
+PICTURES = ("image/encoded", "image", "image_raw")
 LABELS = ("image/class/label", "label")
 # train.tfrecord, train.tfrecord-00000-of-00010, train-00000-of-01024, TensorFlow Serving's own
-_FILE = re.compile(r"\.tfrecords?(-|$)|\.records?$|-\d{5}-of-\d{5}$|^tf_serving_warmup_requests$")
+_FILE = re.compile(r"\.tfrecords?(-|\.gz$|$)|\.records?$|-\d{5}-of-\d{5}$|^tf_serving_warmup_requests$")
 _TRIED = 16  # records that may be unreadable before the kind of a file is known
 _MANY = 1_000  # rows of one request; TensorFlow Serving's own batches are far smaller
 

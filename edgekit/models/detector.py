@@ -94,14 +94,18 @@ def find(path: Path, frozen: FrozenGraph) -> Detector:
     original = Original(session, frozen.outputs, picture)
     anchors, scales = _coder(blank, boxes, count)
     converter = _converter(blank, scores, (count, columns))
+    classes = _classes(blank, original, {boxes: (count, 4), scores: (count, columns)}, anchors)
+    limits = _limits(path, nodes)
+    shape = session.static_shape(frozen.outputs[OUTPUTS[0]]) or []
+    padded = shape[1] if len(shape) == 3 and shape[1] > 0 else int(original.run(blank.feed)[0].shape[1])
     detection = Detection(
         boxes=0,
         scores=1,
         score_converter=converter,
         box_scales=scales,
-        **_classes(blank, original, {boxes: (count, 4), scores: (count, columns)}, anchors),
-        **_limits(path, nodes),
-        max_detections=int(original.run(blank.feed)[0].shape[1]),
+        **classes,
+        **limits,
+        max_detections=padded or limits["max_per_class"] * len(classes["class_ids"]),
     )
     part = picture.cut(path, replace(frozen, outputs={BOXES: boxes, SCORES: scores}))
     return Detector(part, picture, detection, anchors, original)
@@ -233,12 +237,15 @@ def _classes(blank: _Blank, original: Original, heads: Mapping[str, tuple[int, i
         logits[0, anchor, column] = _SURE
         encodings = np.zeros((1, len(anchors), 4), np.float32)
         _, classes, found, _ = original.run({**blank.feed, boxes: encodings, scores: logits})
-        if found[0, 0] > 0.5:
+        if found.size and found[0, 0] > 0.5:
             kinds[column] = int(np.rint(classes[0, 0]))
-    if not kinds or list(kinds) != list(range(min(kinds), shape[1])):
+    if not kinds:
         raise UserError(
-            f"{blank.path}: columns of its predictions that are no class: {sorted(kinds)} are", hint=_AS_IT_IS
+            f"{blank.path}: a box that is sure to be of one class is not found again, whichever class", hint=_AS_IT_IS
         )
+    if list(kinds) != list(range(min(kinds), shape[1])):
+        none = sorted(set(range(shape[1])) - kinds.keys())
+        raise UserError(f"{blank.path}: columns of its predictions that are no class: {none}", hint=_AS_IT_IS)
     return {"first_column": min(kinds), "class_ids": tuple(kinds.values())}
 
 

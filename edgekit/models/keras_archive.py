@@ -5,6 +5,7 @@ loading one imports what the file says; Lambda layers carry pickled bytecode.
 """
 
 import json
+import re
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
@@ -25,6 +26,9 @@ _CODE_LAYERS = {
     "JaxLayer": "another framework's code",
     "FlaxLayer": "another framework's code",
 }
+# Keras 2's layers that call a function of TensorFlow's by its name; those of these modules compute and do no more.
+_FUNCTION_LAYERS = ("TFOpLambda", "ClassMethod")
+_PLAIN_FUNCTION = re.compile(r"(__operators__\.|math\.|nn\.|image\.|linalg\.|signal\.|strings\.)?[a-z_0-9]+")
 # Layers whose vocabulary may be a path that is read when the model is loaded.
 _VOCABULARY_LAYERS = ("StringLookup", "IntegerLookup", "TextVectorization", "IndexLookup")
 # Where Keras' own functions live; `keras.utils` and the like hold functions that read, write and download.
@@ -50,8 +54,21 @@ def read_config(path: Path) -> dict[str, Any]:
 
 
 def code_in(config: dict[str, Any]) -> tuple[str, ...]:
-    """What in the model is code or reads files when it is loaded, one sentence each; empty for plain layers."""
-    return tuple(dict.fromkeys(_findings(config)))
+    """What in the model is code or reads files when it is loaded, one sentence each; empty for plain layers. How it was
+    compiled is not loaded.
+    """
+    return tuple(dict.fromkeys(_findings({name: part for name, part in config.items() if name != "compile_config"})))
+
+
+def always_training(config: dict[str, Any]) -> tuple[str, ...]:
+    """The layers that were called with training=True, whatever the model is called with."""
+    layers = config.get("config", {}).get("layers", []) if isinstance(config.get("config"), dict) else []
+    found = []
+    for layer in layers if isinstance(layers, list) else []:
+        calls = layer.get("inbound_nodes", []) if isinstance(layer, dict) else []
+        if any(isinstance(call, dict) and call.get("kwargs", {}).get("training") is True for call in calls):
+            found.append(str(layer.get("name")))
+    return tuple(found)
 
 
 def _findings(value: Any) -> Iterator[str]:
@@ -75,6 +92,9 @@ def _finding(item: dict[str, Any]) -> str | None:
     name = config.get("name", kind) if isinstance(config, dict) else config
     if kind in _CODE_LAYERS:
         return f"{kind} '{name}': {_CODE_LAYERS[kind]}"
+    function = config.get("function") if isinstance(config, dict) else None
+    if kind in _FUNCTION_LAYERS and not _PLAIN_FUNCTION.fullmatch(str(function)):
+        return f"{kind} '{name}': calls {function}"
     if item.get("module") is None:
         return f"{kind} '{name}': a custom object" if item.get("registered_name") not in (None, kind) else None
     return _outside_keras(kind, str(item["module"]), name, config)
@@ -83,7 +103,7 @@ def _finding(item: dict[str, Any]) -> str | None:
 def _outside_keras(kind: str, module: str, name: object, config: object) -> str | None:
     parts = module.split(".")
     inner = parts[2:] if parts[1:2] == ["src"] else parts[1:]
-    if parts[0] != "keras":
+    if parts[0] not in ("keras", "tf_keras"):
         return f"{kind} '{name}': code outside of Keras ({module})"
     if kind == "function" and (not inner or inner[0] not in _FUNCTION_MODULES):
         return f"function '{name}' of {module}"

@@ -14,6 +14,7 @@ from edgekit.errors import UserError
 from edgekit.models import keras_archive, keras_h5
 from edgekit.models.keras_h5 import KerasFile
 
+HALF = "it computes in float16 or bfloat16; it was converted as one that computes in float32"
 _HALVES = ("float16", "bfloat16")
 SUFFIXES = {"keras": ".keras", "keras-h5": ".h5"}
 
@@ -72,6 +73,17 @@ def library(file: KerasFile) -> Any:
     import keras
 
     return keras
+
+
+def notes(path: Path, form: str, model: Any) -> tuple[str, ...]:
+    """What is done to it on its way, for people; it is in float32 then. Raises UserError."""
+    said = [HALF] if to_float32(path, model) else []
+    if form == "keras" and (always := keras_archive.always_training(read(path, form).config)):
+        said.append(
+            f"called with training=True when it was built: {', '.join(always)}; as in predict() that is off: dropouts "
+            "keep every value, and normalisations take their moving averages"
+        )
+    return tuple(said)
 
 
 def to_float32(path: Path, model: Any) -> bool:

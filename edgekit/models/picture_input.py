@@ -63,6 +63,8 @@ class PictureInput:
     pad: int = 0
     filter: str | None = None
     apart: float = 0.0
+    # Of real pixels that are scaled before they are given: given = (pixel - outside[0]) / outside[1].
+    outside: tuple[tuple[float, ...], tuple[float, ...]] = ((0.0,), (1.0,))
 
     @property
     def scaling(self) -> str:
@@ -101,7 +103,20 @@ class PictureInput:
             file = _example(file) if self.example else file
             return file if self.single else [file]
         whole = np.broadcast_to(pixels, (*pixels.shape[:2], self.channels)).astype(self.dtype)
+        if self.dtype == "float32":
+            mean, std = (np.asarray(values, np.float32) for values in self.outside)
+            whole = (whole - mean) / std
         return whole if self.single else whole[None]
+
+    def given(self, mean: Sequence[float], std: Sequence[float]) -> "PictureInput":
+        """As it is for pixels that are brought to another range before they are given."""
+        outer, by = (np.broadcast_to(side, len(self.mean)) for side in (mean, std))
+        return replace(
+            self,
+            outside=(tuple(mean), tuple(std)),
+            mean=_rounded(outer + np.asarray(self.mean) * by),
+            std=_rounded(np.asarray(self.std) * by),
+        )
 
     def blank(self) -> Array:
         """A black picture of the size that the network sees."""

@@ -1,7 +1,10 @@
 """The ranges of a `.tflite`'s tensors: what calibration has written, and what 8 bits can store."""
 
+import math
 import struct
 from collections.abc import Mapping
+
+_MOST = 3e38  # the largest float32 is 3.4e38: what TensorFlow begins a range with, and never narrowed by NaN
 
 
 def clipped(calibrated: bytes, ranges: Mapping[str, tuple[float, float]]) -> bytes:
@@ -20,6 +23,23 @@ def clipped(calibrated: bytes, ranges: Mapping[str, tuple[float, float]]) -> byt
             table = range_._tab  # the generated reader offers no other way to the position
             struct.pack_into("<f", changed, table.Vector(table.Offset(field)), value)
     return bytes(changed)
+
+
+def endless(calibrated: bytes) -> tuple[str, ...]:
+    """The tensors whose values in calibration were infinite, or no numbers."""
+    from ai_edge_litert import schema_py_generated as schema_fb
+
+    graph = schema_fb.Model.GetRootAsModel(calibrated, 0).Subgraphs(0)
+    found = []
+    for index in range(graph.TensorsLength()):
+        tensor = graph.Tensors(index)
+        range_ = tensor.Quantization()
+        if range_ is not None and range_.MinLength() and range_.MaxLength():
+            ends = [range_.Min(number) for number in range(range_.MinLength())]
+            ends += [range_.Max(number) for number in range(range_.MaxLength())]
+            if not all(math.isfinite(end) and abs(end) < _MOST for end in ends):
+                found.append((tensor.Name() or b"").decode())
+    return tuple(found)
 
 
 def stored_ranges(content: bytes) -> dict[str, tuple[float, float]]:

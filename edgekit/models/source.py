@@ -202,6 +202,8 @@ def _versions(path: Path) -> list[Path]:
 
 def _chosen(path: Path) -> tuple[Path, tuple[str, ...]]:
     """What to read of a folder that holds one model in several versions or forms, and a note that says which."""
+    if path.name in (SAVED_MODEL, SAVED_MODEL_TEXT) and path.is_file() and _is_saved_model(path.parent):
+        return path.parent, ()
     if not path.is_dir() or _is_saved_model(path):
         return path, ()
     if versions := _versions(path):

@@ -68,7 +68,8 @@ def parse_labels(data: bytes, where: str) -> Tuple[str, ...]:
 
 def check_labels(labels: Sequence[str], spec: TensorSpec) -> None:
     """Raises LabelsError unless there is one label for each class of the output."""
-    classes = int(np.prod([size for size in spec.shape[1:] if size > 0])) if len(spec.shape) > 1 else 1
+    sizes = spec.shape[1:] if spec.shape[:1] in ((), (1,), (-1,)) else spec.shape  # of one sample
+    classes = int(np.prod([size for size in sizes if size > 0]))
     if len(labels) != classes:
         raise LabelsError(
             f"{len(labels)} labels for the {classes} classes of output '{spec.name}'",

@@ -64,6 +64,23 @@ def looped_saved_model(frozen: Path, output: Path, *, takes: str = "") -> Path:
     return output
 
 
+def unscaled(frozen: Path, output: Path) -> Path:
+    """A graph that takes real pixels as its network wants them: somebody else has scaled them."""
+    import tensorflow as tf
+
+    v1 = tf.compat.v1
+    with v1.Graph().as_default() as whole:
+        pictures = v1.placeholder(tf.float32, [1, SIZE, SIZE, 3], "pictures")
+        graph = v1.GraphDef.FromString(frozen.read_bytes())
+        wanted = [f"{name}:0" for name in OUTPUTS]
+        for name, value in zip(
+            OUTPUTS, tf.import_graph_def(graph, {SCALED: pictures}, wanted, name="first"), strict=True
+        ):
+            tf.identity(value, name)
+        output.write_bytes(v1.graph_util.extract_sub_graph(whole.as_graph_def(), list(OUTPUTS)).SerializeToString())
+    return output
+
+
 def scaled_twice(frozen: Path, output: Path) -> Path:
     """A graph that does to a picture what no mean and std can say: it squares its pixels."""
     return looped(frozen, output, resize=lambda one: _stretch(one) ** 2 / 255)

@@ -209,6 +209,23 @@ def test_what_the_board_does_not_do_is_refused_by_name(
     assert caught.value.hint
 
 
+def test_real_pixels_have_the_range_that_is_declared(frozen: Path, cut: Opened, tmp_path: Path) -> None:
+    found = opened(exports.unscaled(frozen, tmp_path / "export.pb"), tmp_path)
+    assert found.picture is not None
+    assert cut.detector is not None
+    with pytest.raises(UserError, match="the value range that it was trained on is not declared"):
+        measured.given(Declaration(), found.picture)
+    declared = declare(range="-1..1")
+    found = found.taking(measured.given(declared, found.picture))
+    assert found.picture is not None
+    assert found.detector is not None
+    assert measured.declare(tmp_path, declared, found.picture).mean == (127.5, 127.5, 127.5)
+    picture = np.random.default_rng(2).integers(0, 256, (320, 320, 3)).astype(np.uint8)
+    ours, original = found.detector.original.answer(picture), cut.detector.original.answer(picture)
+    np.testing.assert_allclose(ours.boxes, original.boxes, atol=1e-4)
+    np.testing.assert_allclose(ours.scores, original.scores, atol=1e-4)
+
+
 @pytest.mark.parametrize(
     ("declared", "says"),
     [

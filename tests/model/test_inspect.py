@@ -68,6 +68,10 @@ class TestRecognise:
             with pytest.raises(UserError):
                 recognise(path)
 
+    def test_the_file_in_a_savedmodel_stands_for_its_folder(self, saved: Callable[..., Path]) -> None:
+        folder = saved(lambda x: x * 2.0)
+        assert open_model(folder / "saved_model.pb") == open_model(folder)
+
     def test_a_savedmodel_one_folder_down_is_pointed_at(self, tmp_path: Path, models: Path) -> None:
         shutil.copytree(models / "colours_savedmodel", tmp_path / "inner")
         with pytest.raises(UserError) as caught:
@@ -197,6 +201,8 @@ class TestKerasArchive:
             ({"module": "mylib.layers", "class_name": "Mine", "config": {"name": "m"}}, "code outside of Keras (mylib"),
             ({"module": None, "registered_name": "pkg>Mine", "class_name": "Mine", "config": {}}, "a custom object"),
             ({"module": "keras.layers", "class_name": "TFSMLayer", "config": {}}, "another SavedModel"),
+            ({"class_name": "TFOpLambda", "config": {"function": "io.write_file"}}, "calls io.write_file"),
+            ({"class_name": "TFOpLambda", "config": {"function": "raw_ops.PyFunc"}}, "calls raw_ops.PyFunc"),
             (
                 {"module": "keras.layers", "class_name": "StringLookup", "config": {"vocabulary": "/etc/passwd"}},
                 "reads the file '/etc/passwd'",
@@ -208,6 +214,19 @@ class TestKerasArchive:
         found = keras_archive.code_in(config)
         assert len(found) == 1
         assert says in found[0]
+
+    def test_a_loss_of_one_s_own_is_not_loaded(self) -> None:
+        mine = {"module": "builtins", "class_name": "function", "config": "my_loss", "registered_name": "function"}
+        config = {"class_name": "Sequential", "module": "keras", "config": {}, "compile_config": {"loss": mine}}
+        assert keras_archive.code_in(config) == ()
+
+    def test_keras_2_s_own_layers_in_an_archive_are_no_code(self) -> None:
+        layers = [
+            {"module": "tf_keras.src.engine.functional", "class_name": "Functional", "config": {}},
+            {"module": None, "class_name": "TFOpLambda", "config": {"name": "f", "function": "math.multiply"}},
+            {"module": None, "class_name": "SlicingOpLambda", "config": {"function": "__operators__.getitem"}},
+        ]
+        assert keras_archive.code_in({"config": {"layers": layers}}) == ()
 
     def test_ordinary_models_hold_none(self, models: Path) -> None:
         for name in ("colours.keras", "two.keras"):

@@ -302,6 +302,40 @@ def test_text_that_is_no_picture_is_refused(tmp_path: Path) -> None:
         open_source(tmp_path / "text", "saved-model", tmp_path, trust_code=False)
 
 
+def of_shape(folder: Path, shape: list[int]) -> Path:
+    import tensorflow as tf
+
+    module = tf.Module()
+    module.network = colour_model()
+
+    def serve(x: Any) -> Any:
+        found = module.network(tf.reshape(x, [-1, SIZE, SIZE, 3]))
+        return {"colour": found[0] if len(shape) == 3 else found}
+
+    module.serve = tf.function(serve, input_signature=[tf.TensorSpec(shape, tf.float32, "x")])
+    tf.saved_model.save(module, str(folder), signatures=module.serve)
+    return folder
+
+
+def test_one_picture_without_a_batch(pictures: Path, board: DeviceProfile, tmp_path: Path) -> None:
+    record = convert.convert(
+        of_shape(tmp_path / "one", [SIZE, SIZE, 3]), profile=board, data=pictures, output=tmp_path / "m.tflite",
+        declaration=declare(range="-1..1", task="classification"), log=tmp_path / "log",
+    )  # fmt: skip
+    assert [spec.shape for spec in record.inputs] == [(SIZE, SIZE, 3)]
+    (accuracy,) = validate_conversion(tmp_path / "m.tflite", pictures).metrics
+    assert accuracy.int8_value == 1.0
+
+
+def test_a_fixed_batch_of_pictures_is_refused(pictures: Path, board: DeviceProfile, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="the model takes 8 pictures at once, never one") as caught:
+        convert.convert(
+            of_shape(tmp_path / "eight", [8, SIZE, SIZE, 3]), profile=board, data=pictures,
+            output=tmp_path / "m.tflite", declaration=declare(range="-1..1"), log=tmp_path / "log",
+        )  # fmt: skip
+    assert "None" in (caught.value.hint or "")
+
+
 @pytest.mark.parametrize("mean", [None, MEAN])
 def test_pictures_for_a_model_with_channels_first(
     pictures: Path, board: DeviceProfile, tmp_path: Path, mean: tuple[float, ...] | None

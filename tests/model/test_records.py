@@ -47,6 +47,11 @@ class TestExamples:
             assert sample.label == number % 3
             np.testing.assert_array_equal(sample.inputs[0], to_real(load_pixels(jpeg(number), PICTURE), PICTURE))
 
+    def test_the_name_that_tensorflow_s_tutorial_gives_to_a_picture(self, tmp_path: Path) -> None:
+        write(tmp_path / "t.tfrecord", [example({"image_raw": jpeg(seed), "height": 8}) for seed in range(3)])
+        data = open_dataset(tmp_path / "t.tfrecord")
+        assert (len(data), data.pixels, data.labelled) == (3, True, False)
+
     def test_what_tensorflow_writes_is_read(self, tmp_path: Path) -> None:
         import tensorflow as tf
 
@@ -176,10 +181,11 @@ class TestDamage:
         with pytest.raises(UserError, match=rf"record 1 \(at byte {len(first)}\) is damaged"):
             open_dataset(tmp_path / "x.tfrecord")
 
-    def test_a_compressed_file_is_told_by_its_hint(self, tmp_path: Path) -> None:
-        (tmp_path / "x.tfrecord").write_bytes(gzip.compress(framed(b"x")))
+    @pytest.mark.parametrize("name", ["x.tfrecord", "x.tfrecord.gz"])
+    def test_a_compressed_file_is_told_by_its_hint(self, tmp_path: Path, name: str) -> None:
+        (tmp_path / name).write_bytes(gzip.compress(framed(b"x")))
         with pytest.raises(UserError) as caught:
-            open_dataset(tmp_path / "x.tfrecord")
+            open_dataset(tmp_path / name)
         assert "gunzip" in str(caught.value.hint)
 
     @pytest.mark.parametrize("records", [[], [b""], [b"text that is no message"], [example({})]])
