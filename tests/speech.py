@@ -28,6 +28,24 @@ def spectrograms(folder: Path) -> NDArray[np.float32]:
     return np.stack(rows)[..., None].astype(np.float32)
 
 
+def mel_bands(folder: Path, frames: int, bands: int) -> NDArray[np.float32]:
+    """Logarithms of mel bands [N, frames, bands, 1] of seconds of the WAV files, brought to 0..1: windows of 30 ms
+    every 20 ms, the last ones padded with silence.
+    """
+    import tensorflow as tf
+
+    mel = tf.signal.linear_to_mel_weight_matrix(bands, 257, 16000, 125.0, 7500.0)
+    rows = []
+    for path in sorted(folder.glob("*.wav")):
+        sound = first_channel(path)
+        for start in range(0, len(sound) - 15999, 4000):
+            spectrum = tf.abs(tf.signal.stft(sound[start : start + 16000], 480, 320, 512, pad_end=True))
+            rows.append(tf.math.log(spectrum @ mel + 1e-6)[:frames].numpy())
+    every = np.stack(rows)[..., None]
+    brought: NDArray[np.float32] = ((every - every.min()) / np.ptp(every)).astype(np.float32)
+    return brought
+
+
 def music_spectrograms(folder: Path) -> NDArray[np.float32]:
     """What musicnn takes [N, 187, 96] of the WAV files, each repeated to three seconds.
 

@@ -30,7 +30,7 @@ from edgekit.bundles import bundle
 from tests.deploy import boards
 from tests.deploy.boards import REPOSITORY, Board, write_ssh_config
 from tests.deploy.kit import User
-from tests.speech import music_spectrograms, piano_windows, spectrograms
+from tests.speech import mel_bands, music_spectrograms, piano_windows, spectrograms
 
 SHARED = REPOSITORY.parent / "shared"
 PAGE = REPOSITORY / "docs/agreement.md"
@@ -84,6 +84,32 @@ def pictures(_: Path) -> Path:
 def speech(folder: Path) -> Path:
     np.save(folder / "speech.npy", spectrograms(SHARED / "data/speech_wavs"))
     return folder / "speech.npy"
+
+
+def words(folder: Path) -> Path:
+    """0 to 224, what the published file of this model can store."""
+    np.save(folder / "words.npy", mel_bands(SHARED / "data/speech_wavs", 50, 10) * np.float32(224))
+    return folder / "words.npy"
+
+
+def yes_or_no(folder: Path) -> Path:
+    """Whole numbers of 8 bits, which the published file of this model takes."""
+    np.save(folder / "yes.npy", np.rint(mel_bands(SHARED / "data/speech_wavs", 49, 40) * 255) - np.float32(128))
+    return folder / "yes.npy"
+
+
+def movements(folder: Path) -> Path:
+    """Made up, in thousandths of standard gravity: swings of some hertz along three axes, and the Earth's pull."""
+    rng = np.random.default_rng(5)
+    time, count = np.arange(128) / 25, 40
+    strength, pitch, phase = (
+        rng.uniform(100, 800, (count, 1, 3)),
+        rng.uniform(0.5, 3, (count, 1, 3)),
+        rng.random((count, 1, 3)),
+    )
+    swings = strength * np.sin(2 * np.pi * (pitch * time[:, None] + phase)) + [0, 0, 1000]
+    np.save(folder / "movements.npy", swings[..., None].astype(np.float32))
+    return folder / "movements.npy"
 
 
 def music(folder: Path) -> Path:
@@ -191,15 +217,39 @@ MODELS = (
         ("--range", "-1..1", "--task", "classification"),
     ),
     RealModel(
+        "twelve words",
+        "mltk_h5_pairs_dev/keyword_spotting/keyword_spotting.h5",
+        words,
+        ("--task", "classification"),
+    ),
+    RealModel(
+        "yes or no",
+        "mltk_h5_pairs_dev/tflite_micro_speech/tflite_micro_speech.h5",
+        yes_or_no,
+        ("--task", "classification"),
+    ),
+    RealModel(
+        "gestures (magic wand)",
+        "mltk_h5_pairs_dev/tflite_micro_magic_wand/tflite_micro_magic_wand.h5",
+        movements,
+        ("--task", "classification"),
+    ),
+    RealModel(
+        "grey pictures in three classes",
+        "mltk_h5_pairs_dev/image_example1/image_example1.h5",
+        pictures,
+        ("--range", "-1..1", "--task", "classification"),
+    ),
+    RealModel(
         "music tags (musicnn)",
         "musicnn_tf1_checkpoint_mtt_musicnn/MTT_musicnn",
         music,
     ),
     RealModel(
-        "music notes (basic-pitch), `--max-drop 1%`",
+        "music notes (basic-pitch), `--max-drop 5%`",
         "basic_pitch_savedmodel/saved_model",
         piano,
-        ("--max-drop", "1%"),
+        ("--max-drop", "5%"),
     ),
 )
 
@@ -359,8 +409,9 @@ What the pushes sent; the runtime goes over the link once:
 
 {sent}
 
-Every folder of `../shared/models` is in the table. Plain INT8 of basic-pitch does not run; what a repair makes of it
-does. The samples are pictures (COCO, ImageNet, CIFAR-10), recorded words and machines, and numbers. Repeat it, with the
+Every model of `../shared/models` is in the table. Plain INT8 of basic-pitch does not run; what a repair makes of it
+does. The samples are pictures (COCO, ImageNet, CIFAR-10), recorded words and machines, numbers, and for the gestures
+made-up movements. Repeat it, with the
 models and data beside the repository in `../shared`:
 
 ```

@@ -57,5 +57,8 @@ def test_each_folder_of_models_is_on_the_page_with_its_figures(shared: Path) -> 
     assert agreement.figures(text).keys() == {(model.name, kind) for model in MODELS for kind in KINDS}
     folders = {path.name for path in (shared / "models").iterdir()}
     assert folders == {model.folder for model in MODELS}
+    pairs = {f"mltk_h5_pairs_dev/{path.parent.name}/{path.name}" for path in (shared / "models").glob("mltk*/*/*.h5")}
+    assert len(pairs) == 5
+    assert pairs <= {model.path for model in MODELS}
     assert (REPOSITORY / "scripts/board-agreement").stat().st_mode & 0o100
     assert "\nscripts/board-agreement\n" in text
