@@ -88,6 +88,10 @@ class Acceptance:
             try:
                 gate(one.result, held)
             except CheckFailed as failure:
+                if self.limits.max_accuracy_drop is not None:
+                    failure.hint = (
+                        "a repair is held to --max-drop alone: make that smaller, or the other thresholds less"
+                    )
                 if len(staged) > 1:
                     failure.message = f"{one.made.record.profile}: {failure.message}"
                 raise

@@ -10,8 +10,8 @@ from typing import Any
 
 from edgekit.models.graph import PLACEHOLDERS, imported, in_order, node_name
 
-_TRUE = re.compile(r"infer|eval|test", re.IGNORECASE)
-_FALSE = re.compile(r"train|learn|drop|phase|augment|update", re.IGNORECASE)
+_WORDS = re.compile(r"[A-Z]?[a-z]+|[A-Z]+")
+_TRUE, _FALSE = ("infer", "eval", "test", "predict"), ("train", "learn", "drop", "augment", "update")
 
 
 def flags(graph: Any) -> dict[str, bool]:
@@ -27,8 +27,18 @@ def flags(graph: Any) -> dict[str, bool]:
             usual = (
                 default is not None and default.op == "Const" and bool(tf.make_ndarray(default.attr["value"].tensor))
             )
-            found[name] = bool(_TRUE.search(name) or (usual and not _FALSE.search(name)))
+            found[name] = _value(name, usual=usual)
     return found
+
+
+def _value(name: str, *, usual: bool) -> bool:
+    """What a flag is in inference: by the words of its own name, else by those of its scope; `usual` without any."""
+    for part in reversed(name.split("/")):
+        words = [word.lower() for word in _WORDS.findall(part)]
+        for value, known in ((False, _FALSE), (True, _TRUE)):
+            if any(word.startswith(known) for word in words):
+                return value
+    return usual
 
 
 def note(found: Mapping[str, bool]) -> tuple[str, ...]:

@@ -7,10 +7,11 @@ in the place of which moment.
 
 from typing import Any
 
-from edgekit.models.graph import PLACEHOLDERS, is_variable, node_name
+from edgekit.models.graph import is_variable, node_name
 
 _NORMALISES = {"FusedBatchNorm", "FusedBatchNormV2", "FusedBatchNormV3"}
 _UPDATES = {"Assign", "AssignSub", "AssignAdd", "AssignVariableOp", "AssignSubVariableOp", "AssignAddVariableOp"}
+_LAYOUT = {"Identity", "Squeeze", "Reshape", "Cast", "StopGradient"}
 _MIXES = {"Mul", "Add", "AddV2", "Sub", "Neg", "Cast"}
 
 
@@ -50,9 +51,17 @@ def _averages(graph: Any) -> dict[str, str]:
             others = [name for name in mixed if name not in reads]
             if len(reads) == 1 and len(others) == 1:
                 (moment,) = others
-                if _variable(moment, nodes) is None and nodes[node_name(moment)].op not in PLACEHOLDERS:
+                if _is_moment(moment, nodes):
                     found[moment] = node_name(reads[0])
     return found
+
+
+def _is_moment(tensor: str, nodes: dict[str, Any]) -> bool:
+    """Whether it is a mean over samples, or given by an operator that normalises."""
+    node = nodes[node_name(tensor)]
+    while node.op in _LAYOUT:
+        node = nodes[node_name(node.input[0])]
+    return node.op == "Mean" or node.op in _NORMALISES
 
 
 def _mixed(tensor: str, nodes: dict[str, Any]) -> list[str]:

@@ -16,22 +16,37 @@ _FORMING = frozenset(
 # What gives a score no bounds that it had not, and what gives one without bounds.
 _LAYOUT = frozenset(
     (
-        *("ADD", "DEQUANTIZE", "DIV", "EXPAND_DIMS", "MUL", "QUANTIZE", "RESHAPE", "RESIZE_BILINEAR"),
-        *("RESIZE_NEAREST_NEIGHBOR", "SLICE", "SQUEEZE", "STRIDED_SLICE", "SUB", "TRANSPOSE"),
+        *("ADD", "AVERAGE_POOL_2D", "DEQUANTIZE", "DIV", "EXPAND_DIMS", "MAX_POOL_2D", "MEAN", "MUL", "QUANTIZE"),
+        *("REDUCE_MAX", "RESHAPE", "RESIZE_BILINEAR", "RESIZE_NEAREST_NEIGHBOR", "SLICE", "SQUEEZE"),
+        *("STRIDED_SLICE", "SUB", "SUM", "TRANSPOSE"),
     )
 )
-_UNBOUNDED = frozenset(("BATCH_MATMUL", "CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "TANH", "TRANSPOSE_CONV"))
+_UNBOUNDED = frozenset(
+    (
+        *("BATCH_MATMUL", "CONV_2D", "DEPTHWISE_CONV_2D", "ELU", "FULLY_CONNECTED", "LEAKY_RELU", "PRELU", "TANH"),
+        "TRANSPOSE_CONV",
+    )
+)
+# Operators that may clip what they give, by what schema.fbs calls their options.
+_CLIPPING = {
+    "ADD": "AddOptions", "SUB": "SubOptions", "MUL": "MulOptions", "DIV": "DivOptions", "CONV_2D": "Conv2DOptions",
+    "DEPTHWISE_CONV_2D": "DepthwiseConv2DOptions", "FULLY_CONNECTED": "FullyConnectedOptions",
+    "AVERAGE_POOL_2D": "Pool2DOptions", "MAX_POOL_2D": "Pool2DOptions",
+}  # fmt: skip
 Region = tuple[tuple[int, int], ...]
 MOST_PARTS = 64
 
 
 @dataclass(frozen=True)
 class Operator:
-    """`inputs` are those that other operators computed (or the model's own); constants are left out."""
+    """`inputs` are those that other operators computed (or the model's own); constants are left out. `clips` says that
+    an activation with bounds is a part of it.
+    """
 
     name: str
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
+    clips: bool = False
 
 
 @dataclass(frozen=True)
@@ -69,9 +84,22 @@ def operators(content: bytes) -> tuple[Operator, ...]:
                 name,
                 tuple(_name(graph, one) for one in given if one >= 0 and not _constant(model, graph, one)),
                 tuple(_name(graph, one) for one in made if one >= 0),
+                _clips(operator, name),
             )
         )
     return tuple(found)
+
+
+def _clips(operator: Any, name: str) -> bool:
+    from ai_edge_litert import schema_py_generated as schema_fb
+
+    table = operator.BuiltinOptions()
+    if name not in _CLIPPING or table is None:
+        return False
+    options = getattr(schema_fb, _CLIPPING[name])()
+    options.Init(table.Bytes, table.Pos)
+    kinds = schema_fb.ActivationFunctionType
+    return options.FusedActivationFunction() not in (kinds.NONE, kinds.TANH)
 
 
 def forming_outputs(content: bytes) -> set[str]:
@@ -97,7 +125,7 @@ def middle(content: bytes) -> float:
     left, seen = list(_outputs(content)[:1]), set[str]()
     while left:
         name = left.pop()
-        if name in made and name not in seen:
+        if name in made and name not in seen and not made[name].clips:
             seen.add(name)
             if made[name].name in _UNBOUNDED:
                 return 0.0

@@ -20,11 +20,8 @@ _NOT_MODEL = re.compile(
 _WEIGHS = {
     "MatMul", "BatchMatMul", "BatchMatMulV2", "Conv2D", "Conv3D", "DepthwiseConv2dNative", "Conv2DBackpropInput",
 }  # fmt: skip
-# What a loss or a metric does to a prediction first; and the reshaping of TensorFlow's own losses.
-_READS = {
-    "Add", "AddV2", "ArgMax", "Cast", "ClipByValue", "Identity", "Log", "Log1p", "Maximum", "Minimum", "Neg",
-    "StopGradient", "Sub",
-}  # fmt: skip
+# How losses and metrics read a prediction: its logarithm, or TensorFlow's own reshaping.
+_LOGARITHMS = {"Log", "Log1p"}
 _LOSS = re.compile(r"cross_?entropy|xentropy")
 _PROBABILITIES = {"Softmax", "Sigmoid"}
 
@@ -80,9 +77,8 @@ def find(path: Path, meta: Any) -> TrainingGraph:
     for learnt, names in whole.items():
         if not any(learnt < other for other in whole):
             last = [_scores(name, nodes, parts) for name in names if name not in taken]
-            outputs += _last(meta.graph_def, last) or _judged(
-                [_read(name, nodes, parts) for name in names if name in judged], nodes, parts
-            )
+            met = [_read(name, nodes, parts) for name in names if name in judged]
+            outputs += _last(meta.graph_def, last) or _judged(meta.graph_def, met, names, nodes)
     if not outputs:
         raise UserError(
             f"{path}: no model was found in this training graph: its placeholders are {', '.join(places) or 'none'}",
@@ -124,16 +120,23 @@ def _is_of_classes(name: str, nodes: dict[str, Any]) -> bool:
 
 
 def _read(name: str, nodes: dict[str, Any], parts: dict[str, frozenset[str]]) -> str:
-    """The prediction that a loss or metric has read as this; an Identity that names it is kept."""
-    way = [name]
-    while nodes[way[-1]].op in _READS or (nodes[way[-1]].op == "Reshape" and _LOSS.search(way[-1])):
-        given = _only(way[-1], nodes, parts)
-        if given is None:
-            break
-        way.append(given)
-    while len(way) > 1 and nodes[way[-2]].op == "Identity":
-        way.pop()
-    return way[-1]
+    """The prediction of which a loss or metric has made this: where it has a logarithm or a best class in it and comes
+    of probabilities alone, these; of a best class, or of what TensorFlow's own losses have reshaped, the scores.
+    """
+    left, seen, ends = [name], set[str](), set[str]()
+    while left:
+        at = left.pop()
+        if nodes[at].op in _PROBABILITIES or nodes[at].op in _WEIGHS or is_variable(nodes[at]):
+            ends.add(at)
+        elif at not in seen and parts.get(at):
+            seen.add(at)
+            left += [node_name(one) for one in nodes[at].input if one[0] != "^"]
+    known = len(ends) == 1 and nodes[min(ends)].op in _PROBABILITIES
+    if known and any(nodes[at].op in _LOGARITHMS or nodes[at].op == "ArgMax" for at in seen):
+        return min(ends)
+    while nodes[name].op == "Reshape" and _LOSS.search(name):
+        name = _only(name, nodes, parts) or name
+    return _scores(name, nodes, parts)
 
 
 def _only(name: str, nodes: dict[str, Any], parts: dict[str, frozenset[str]]) -> str | None:
@@ -151,12 +154,17 @@ def _last(graph_def: Any, names: list[str]) -> list[str]:
     return [name for name in dict.fromkeys(names) if not any(name in above for above in before.values())]
 
 
-def _judged(names: list[str], nodes: dict[str, Any], parts: dict[str, frozenset[str]]) -> list[str]:
-    """The first, or the probabilities that are made of it."""
-    for name in names:
-        if nodes[name].op in _PROBABILITIES and _only(name, nodes, parts) == names[0]:
-            return [name]
-    return names[:1]
+def _judged(graph_def: Any, names: list[str], learnt: list[str], nodes: dict[str, Any]) -> list[str]:
+    """Of what labels have met, the only one; or what all of it is made of, the last of those that have `learnt` as
+    much, and of that the probabilities, where they are met, too.
+    """
+    if len(set(names)) < 2:
+        return names[:1]
+    above = {name: graph.ancestors(graph_def, [name]) for name in set(names)}
+    common = set.intersection(*above.values())
+    whole = [name for name in learnt if name in common]
+    made = [name for name in names if nodes[name].op in _PROBABILITIES and whole and whole[-1] in above[name]]
+    return made[:1] or whole[-1:] or names[:1]
 
 
 def _parts(order: list[Any], inputs: set[str], labels: set[str]) -> tuple[dict[str, frozenset[str]], set[str]]:

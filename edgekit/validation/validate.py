@@ -205,7 +205,7 @@ def check(validation: Validation, thresholds: Thresholds) -> None:
     failures = []
     for distance in validation.outputs:
         if thresholds.min_cosine is not None and distance.cosine < thresholds.min_cosine:
-            failures.append(f"cosine of '{distance.output}' is {distance.cosine:.4f}, below {thresholds.min_cosine:g}")
+            failures.append(f"cosine of '{distance.output}' is {distance.cosine:.6f}, below {thresholds.min_cosine:g}")
         sqnr = math.inf if distance.sqnr_db is None else distance.sqnr_db
         if thresholds.min_sqnr_db is not None and sqnr < thresholds.min_sqnr_db:
             failures.append(f"SQNR of '{distance.output}' is {sqnr:.1f} dB, below {thresholds.min_sqnr_db:g} dB")

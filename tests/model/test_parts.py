@@ -46,6 +46,11 @@ def test_a_logit_is_told_from_a_probability() -> None:
     assert operators.middle(lowered(lambda x: tf.reshape(one(x), [1, 1, 1, 1]), 8)) == 0
     assert operators.middle(lowered(lambda x: tf.sigmoid(one(x)), 8)) == 0.5
     assert operators.middle(lowered(lambda x: tf.tanh(one(x)), 8)) == 0
+    assert operators.middle(lowered(lambda x: tf.nn.leaky_relu(one(x)), 8)) == 0
+    assert operators.middle(lowered(lambda x: tf.nn.relu6(one(x) + 3.0) / 6.0, 8)) == 0.5  # a hard sigmoid
+    five = dense(5)
+    assert operators.middle(lowered(lambda x: tf.reduce_max(five(x), 1, keepdims=True), 8)) == 0
+    assert operators.middle(lowered(lambda x: tf.reduce_mean(tf.sigmoid(five(x)), 1, keepdims=True), 8)) == 0.5
 
     kernel = tf.constant(RNG.normal(0, 1, (3, 3, 3, 1)).astype(np.float32))
 
@@ -139,13 +144,13 @@ def test_scores_that_int8_rounds_to_zero_beside_boxes_are_seen(
 
 
 def test_an_offset_does_not_hide_what_int8_loses(attempt: Callable[..., Conversion], tmp_path: Path) -> None:
-    """Temperatures around 300 K."""
+    """Pressures around 1000 hPa."""
     import keras
     from keras import layers
 
     given = keras.Input((8,))
-    output = layers.Dense(1, bias_initializer=keras.initializers.Constant(300.0))(layers.Dense(4)(given))
-    data = RNG.normal(0, 0.5, (60, 8)).astype(np.float32)
+    output = layers.Dense(1, bias_initializer=keras.initializers.Constant(1000.0))(layers.Dense(4)(given))
+    data = np.random.default_rng(1).normal(0, 0.5, (60, 8)).astype(np.float32)
     attempt(output, given, data)
     found = validate_conversion(tmp_path / "m.tflite", tmp_path / "data.npy")
     assert found.outputs[0].cosine > 0.9999

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from edgekit.conversion.opening import open_source
-from edgekit.models import checkpoint
+from edgekit.models import checkpoint, inference, moving_average
 from edgekit.models.session import Session
 from edgekit.models.source import recognise
 
@@ -108,6 +108,83 @@ def test_the_scores_are_the_output_and_not_the_best_class(
 
     wanted = trained(tmp_path / "t", build)
     np.testing.assert_allclose(answers(tmp_path / "t", {"x": PICTURES})["scores"], wanted, atol=1e-5)
+
+
+def scaled(pictures: Any, labels: Any) -> Any:
+    """A regression that brings its answer to the range of what it is to tell."""
+    import tensorflow as tf
+
+    wanted = tf.nn.relu(network(pictures) * 25.0 + 100.0)
+    minimise(tf.square(wanted - labels))
+    return wanted
+
+
+def in_slices(pictures: Any, labels: Any) -> Any:
+    """Boxes and scores in one tensor, each with a loss of its own."""
+    import tensorflow as tf
+
+    wanted = network(pictures)
+    boxes = tf.square(wanted[:, :2] - labels[:, :2])
+    scores = tf.nn.sigmoid_cross_entropy_with_logits(labels=labels[:, 2:], logits=wanted[:, 2:])
+    minimise(tf.concat([boxes, scores], 1))
+    return wanted
+
+
+def focal(pictures: Any, labels: Any) -> Any:
+    import tensorflow as tf
+
+    wanted = tf.nn.softmax(network(pictures))
+    minimise(-tf.reduce_sum(labels * (1.0 - wanted) ** 2.0 * tf.math.log(wanted + 1e-7), 1))
+    return wanted
+
+
+def contrastive(pictures: Any, labels: Any) -> Any:
+    import tensorflow as tf
+
+    far = tf.sqrt(tf.reduce_sum(tf.square(network(pictures)), 1, keepdims=True) + 1e-6)
+    minimise(labels * far**2.0 + (1.0 - labels) * tf.maximum(0.0, 1.0 - far) ** 2.0)
+    return far
+
+
+@pytest.mark.parametrize("end", [scaled, in_slices, focal, contrastive])
+def test_what_a_loss_reads_is_told_from_what_the_model_gives(tmp_path: Path, end: Callable[..., Any]) -> None:
+    def build() -> Ends:
+        pictures = place([None, 8, 8, 3], "x")
+        return end(pictures, place([None, 5], "y")), {pictures: PICTURES}
+
+    wanted = trained(tmp_path / "t", build)
+    ((_, found),) = answers(tmp_path / "t", {"x": PICTURES}).items()
+    np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-4)
+
+
+def test_a_state_that_leaks_is_no_moving_average(tmp_path: Path) -> None:
+    """It is updated as an average is, but by what the network gives, not by the mean of a batch."""
+    import tensorflow as tf
+
+    v1 = tf.compat.v1
+    with v1.Graph().as_default() as whole:
+        state = v1.Variable(np.zeros((1, 4), np.float32), trainable=False)
+        inner = tf.tanh(tf.matmul(place([1, 3], "x"), weights(3, 4)))
+        v1.assign(state, state * 0.9 + inner * 0.1)
+        tf.matmul(inner, weights(4, 2))
+    assert moving_average.use(whole.as_graph_def())[1] == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("is_training", False), ("latest_model/is_training", False), ("contest/isTraining", False), ("is_test", True),
+        ("eval/Placeholder", True), ("inference/is_training", False), ("phase", False), ("predict_mode", True),
+    ],
+)  # fmt: skip
+def test_a_flag_goes_by_the_words_of_its_name(name: str, *, value: bool) -> None:
+    import tensorflow as tf
+
+    v1 = tf.compat.v1
+    with v1.Graph().as_default() as whole:
+        place([], name, "bool")
+        v1.placeholder_with_default(True, [], "use_filter")
+    assert inference.flags(whole.as_graph_def()) == {name: value, "use_filter": True}
 
 
 def test_a_second_input_may_join_late(tmp_path: Path) -> None:
