@@ -9,7 +9,16 @@ from typing import Any
 
 from edgekit.errors import UserError
 from edgekit.models import dropout, inference
-from edgekit.models.graph import MAX_BYTES, PLACEHOLDERS, FrozenGraph, in_order, is_variable, node_name, short_names
+from edgekit.models.graph import (
+    MAX_BYTES,
+    PLACEHOLDERS,
+    FrozenGraph,
+    ancestors,
+    in_order,
+    is_variable,
+    node_name,
+    short_names,
+)
 from edgekit.models.source import COPY_AGAIN
 
 # What watches a graph and gives nothing of it: summaries show an output, assertions test what nothing else takes.
@@ -42,6 +51,8 @@ def read(path: Path) -> FrozenGraph:
     flags = inference.flags(graph)
     graph = inference.settled(graph, flags) if flags else graph
     ends = _ends(graph)
+    if flags:  # what was left of the conditions that they had
+        ends = [name for name in ends if any(node.op in PLACEHOLDERS for node in _above(graph, name))] or ends
     feeds = [node.name for node in graph.node if node.op in PLACEHOLDERS]
     if not feeds or not set(ends) - set(feeds):
         raise UserError(f"{path}: has {len(feeds)} inputs (placeholders) and {len(ends)} outputs")
@@ -51,6 +62,11 @@ def read(path: Path) -> FrozenGraph:
     notes = (*inference.note(flags), *dropout.note(dropouts))
     notes += () if whole else ("the graph does not end as TensorFlow ends its files: is it the whole file?",)
     return FrozenGraph(graph, short_names(feeds), short_names(outputs), notes, nodes_before=nodes)
+
+
+def _above(graph: Any, name: str) -> list[Any]:
+    known = ancestors(graph, [name])
+    return [node for node in graph.node if node.name in known]
 
 
 def _ends(graph: Any) -> list[str]:

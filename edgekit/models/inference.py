@@ -15,14 +15,18 @@ _TRUE, _FALSE = ("infer", "eval", "test", "predict"), ("train", "learn", "drop",
 
 
 def flags(graph: Any) -> dict[str, bool]:
-    """The boolean placeholders, with their value in inference: by their names, or else what they are without a feed."""
+    """The placeholders of a single truth, with their value in inference: by their names, or else what they are without
+    a feed. One of several truths is a mask, and an input.
+    """
     import tensorflow as tf
 
     nodes = {node.name: node for node in graph.node}
     found = {}
     for name in sorted(nodes):
         node = nodes[name]
-        if node.op in PLACEHOLDERS and node.attr["dtype"].type == tf.bool.as_datatype_enum:
+        if node.op not in PLACEHOLDERS or node.attr["dtype"].type != tf.bool.as_datatype_enum:
+            continue
+        if "shape" not in node.attr or not node.attr["shape"].shape.dim:
             default = nodes.get(node_name(node.input[0])) if node.input else None
             usual = (
                 default is not None and default.op == "Const" and bool(tf.make_ndarray(default.attr["value"].tensor))

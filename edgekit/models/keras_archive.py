@@ -26,9 +26,17 @@ _CODE_LAYERS = {
     "JaxLayer": "another framework's code",
     "FlaxLayer": "another framework's code",
 }
-# Keras 2's layers that call a function of TensorFlow's by its name; those of these modules compute and do no more.
+# Keras 2's layers that call a function of TensorFlow's by its name; these compute and do no more. Others load
+# libraries, read and write files, or call Python.
 _FUNCTION_LAYERS = ("TFOpLambda", "ClassMethod")
-_PLAIN_FUNCTION = re.compile(r"(__operators__\.|math\.|nn\.|image\.|linalg\.|signal\.|strings\.)?[a-z_0-9]+")
+_PLAIN_FUNCTION = re.compile(
+    r"(__operators__|(compat\.v1\.)?(math|nn|image|linalg|signal))\.[a-z_0-9]+|"
+    r"(compat\.v1\.)?(abs|add|argmax|argmin|broadcast_to|cast|clip_by_value|concat|constant|convert_to_tensor|cos|cumsum|"
+    r"divide|einsum|equal|exp|expand_dims|eye|fill|floor|gather|gather_nd|greater|greater_equal|identity|less|less_equal|"
+    r"logical_and|logical_not|logical_or|matmul|maximum|minimum|multiply|negative|norm|not_equal|one_hot|ones|ones_like|pad|"
+    r"pow|range|rank|reduce_[a-z]+|repeat|reshape|reverse|roll|round|shape|sigmoid|sign|sin|size|slice|split|sqrt|square|"
+    r"squeeze|stack|stop_gradient|strided_slice|subtract|tanh|tensordot|tile|transpose|unstack|where|zeros|zeros_like)"
+)
 # Layers whose vocabulary may be a path that is read when the model is loaded.
 _VOCABULARY_LAYERS = ("StringLookup", "IntegerLookup", "TextVectorization", "IndexLookup")
 # Where Keras' own functions live; `keras.utils` and the like hold functions that read, write and download.
@@ -85,9 +93,10 @@ def _findings(value: Any) -> Iterator[str]:
 
 
 def _finding(item: dict[str, Any]) -> str | None:
-    kind = item.get("class_name")
-    if not isinstance(kind, str) or kind in _PLAIN:
+    named = item.get("class_name")
+    if not isinstance(named, str) or named in _PLAIN:
         return None
+    kind = named.rpartition(".")[2]  # Keras finds "layers.Lambda", too
     config = item.get("config")
     name = config.get("name", kind) if isinstance(config, dict) else config
     if kind in _CODE_LAYERS:
@@ -95,20 +104,20 @@ def _finding(item: dict[str, Any]) -> str | None:
     function = config.get("function") if isinstance(config, dict) else None
     if kind in _FUNCTION_LAYERS and not _PLAIN_FUNCTION.fullmatch(str(function)):
         return f"{kind} '{name}': calls {function}"
+    if kind in _VOCABULARY_LAYERS and isinstance(config, dict) and isinstance(config.get("vocabulary"), str):
+        return f"{kind} '{name}': reads the file '{config['vocabulary']}'"
     if item.get("module") is None:
         return f"{kind} '{name}': a custom object" if item.get("registered_name") not in (None, kind) else None
-    return _outside_keras(kind, str(item["module"]), name, config)
+    return _outside_keras(kind, str(item["module"]), name)
 
 
-def _outside_keras(kind: str, module: str, name: object, config: object) -> str | None:
+def _outside_keras(kind: str, module: str, name: object) -> str | None:
     parts = module.split(".")
     inner = parts[2:] if parts[1:2] == ["src"] else parts[1:]
     if parts[0] not in ("keras", "tf_keras"):
         return f"{kind} '{name}': code outside of Keras ({module})"
     if kind == "function" and (not inner or inner[0] not in _FUNCTION_MODULES):
         return f"function '{name}' of {module}"
-    if kind in _VOCABULARY_LAYERS and isinstance(config, dict) and isinstance(config.get("vocabulary"), str):
-        return f"{kind} '{name}': reads the file '{config['vocabulary']}'"
     return None
 
 

@@ -165,16 +165,16 @@ MODELS = (
         ("--range", "-1..1", "--samples", "40"),
     ),
     RealModel(
-        "selfie segmentation",
-        "selfie_segmentation_savedmodel/saved_model",
-        pictures,
-        ("--range", "0..1", "--samples", "40", "--allow-float"),
-    ),
-    RealModel(
         "SSD MobileNetV2 FPNLite 320",
         "odapi_ssd_mnv2_fpnlite320_frozen_tf2sm/saved_model",
         pictures,
         ("--samples", "40"),
+    ),
+    RealModel(
+        "selfie segmentation, `--max-drop 5%`",
+        "selfie_segmentation_savedmodel/saved_model",
+        pictures,
+        ("--range", "0..1", "--samples", "40", "--max-drop", "5%"),
     ),
     RealModel(
         "half plus two",
@@ -401,17 +401,17 @@ boxes.
 {table}
 
 *Board to host* is what another processor's kernels change. *To float* is what INT8 costs, and the board pays what the
-host pays. Selfie segmentation is known to suffer: at 256 steps a pixel has changed sides altogether, and
-`edgekit validate` is what says so before anything is sent. Bits differ from runtime to runtime, so
-a release is not held to them: its check on the board asks that it is as near to float there as it was on the host.
+host pays. Bits differ from runtime to runtime, so a release is not held to them: its check on the board asks that it is
+as near to float there as it was on the host. (Plain INT8 of the selfie segmentation, which `edgekit validate` calls far
+from float, is not: the 32-bit board's check refuses it.)
 
 What the pushes sent; the runtime goes over the link once:
 
 {sent}
 
 Every model of `../shared/models` is in the table. Plain INT8 of basic-pitch does not run; what a repair makes of it
-does. The samples are pictures (COCO, ImageNet, CIFAR-10), recorded words and machines, numbers, and for the gestures
-made-up movements. Repeat it, with the
+does, and of the selfie segmentation. The samples are pictures (COCO, ImageNet, CIFAR-10), recorded words and machines,
+numbers, and for the gestures made-up movements. Repeat it, with the
 models and data beside the repository in `../shared`:
 
 ```

@@ -203,6 +203,10 @@ class TestKerasArchive:
             ({"module": "keras.layers", "class_name": "TFSMLayer", "config": {}}, "another SavedModel"),
             ({"class_name": "TFOpLambda", "config": {"function": "io.write_file"}}, "calls io.write_file"),
             ({"class_name": "TFOpLambda", "config": {"function": "raw_ops.PyFunc"}}, "calls raw_ops.PyFunc"),
+            ({"class_name": "TFOpLambda", "config": {"function": "load_library"}}, "calls load_library"),
+            ({"class_name": "TFOpLambda", "config": {"function": "load_op_library"}}, "calls load_op_library"),
+            ({"class_name": "layers.Lambda", "module": "keras", "config": {"name": "f"}}, "Lambda 'f': pickled code"),
+            ({"class_name": "StringLookup", "config": {"vocabulary": "/etc/passwd"}}, "reads the file '/etc/passwd'"),
             (
                 {"module": "keras.layers", "class_name": "StringLookup", "config": {"vocabulary": "/etc/passwd"}},
                 "reads the file '/etc/passwd'",

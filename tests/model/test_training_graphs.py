@@ -187,6 +187,19 @@ def test_a_flag_goes_by_the_words_of_its_name(name: str, *, value: bool) -> None
     assert inference.flags(whole.as_graph_def()) == {name: value, "use_filter": True}
 
 
+def test_a_mask_of_truths_is_an_input_and_no_flag(tmp_path: Path) -> None:
+    import tensorflow as tf
+
+    def build() -> Ends:
+        values, present, labels = place([None, 4], "x"), place([None, 4], "present", "bool"), place([None, 2], "y")
+        wanted = tf.matmul(values * tf.cast(present, tf.float32), weights(4, 2), name="end")
+        minimise(tf.square(wanted - labels))
+        return wanted, {values: SIDE, present: SIDE > 0}
+
+    wanted = trained(tmp_path / "t", build)
+    np.testing.assert_allclose(answers(tmp_path / "t", {"x": SIDE, "present": SIDE > 0})["end"], wanted, atol=1e-5)
+
+
 def test_a_second_input_may_join_late(tmp_path: Path) -> None:
     """As labels do; but what it makes meets weights."""
     import tensorflow as tf
