@@ -58,10 +58,15 @@ def _averages(graph: Any) -> dict[str, str]:
 
 def _is_moment(tensor: str, nodes: dict[str, Any]) -> bool:
     """Whether it is a mean over samples, or given by an operator that normalises."""
+    import tensorflow as tf
+
     node = nodes[node_name(tensor)]
     while node.op in _LAYOUT:
         node = nodes[node_name(node.input[0])]
-    return node.op == "Mean" or node.op in _NORMALISES
+    if node.op != "Mean":
+        return node.op in _NORMALISES
+    axes = nodes[node_name(node.input[1])]
+    return axes.op == "Const" and 0 in tf.make_ndarray(axes.attr["value"].tensor)
 
 
 def _mixed(tensor: str, nodes: dict[str, Any]) -> list[str]:
