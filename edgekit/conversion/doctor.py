@@ -4,6 +4,7 @@ Nothing here is certain: a finding says what was seen, and what to try.
 """
 
 from collections.abc import Sequence
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -119,7 +120,10 @@ def examine(request: Request, progress: Progress) -> Diagnosis:
     content = Path(request.model).read_bytes()
     stream = data.stream(engine.inputs, request.preprocess, count=request.samples, seed=request.seed, skip_limit=1)
     seen = Survey(request.preprocess)
-    kept = _kept(stream, seen, tries=_may_classify_pictures(engine, request))
+    # The interpreter runs the first samples while the others are read.
+    with ThreadPoolExecutor(1) as beside:
+        kept, reached = _kept(stream, seen, content, beside, tries=_may_classify_pictures(engine, request))
+        reach = reached.result()
     progress("examine", 1, 4)
     found = [
         *seen.findings(),
@@ -129,7 +133,6 @@ def examine(request: Request, progress: Progress) -> Diagnosis:
     progress("examine", 2, 4)
     found += _tried(request, engine, kept, pixels=data.pixels)
     progress("examine", 3, 4)
-    reach = _reach(content, kept.samples)
     enough = _enough(reach)
     found += _unstable(reach) or _late(enough, len(kept.samples), len(seen.used))
     progress("examine", 4, 4)
@@ -146,18 +149,23 @@ def _may_classify_pictures(engine: Engine, request: Request) -> bool:
     return request.task == "classification" and (pictures or request.preprocess is not None)
 
 
-def _kept(stream: Stream, seen: Survey, *, tries: bool) -> _Kept:
-    kept, size = _Kept([], [], []), 0
+def _kept(
+    stream: Stream, seen: Survey, model: bytes, beside: Executor, *, tries: bool
+) -> tuple[_Kept, "Future[Array]"]:
+    """What is kept of the stream, and the `_reach` of its first samples."""
+    kept, size, reached = _Kept([], [], []), 0, None
     for sample in stream:
         seen.add(sample)
         if len(kept.samples) < SAMPLES:
             kept.samples.append(sample)
+        elif reached is None:
+            reached = beside.submit(_reach, model, kept.samples)
         if tries and len(kept.tried) < TRIED and size < HELD_BYTES:
             spec = stream.preprocess if stream.dataset.pixels else None
             kept.tried.append(sample.inputs[0] if spec is None else survey.pixels(sample.inputs[0], spec))
             kept.labels.append(sample.label)
             size += kept.tried[-1].nbytes
-    return kept
+    return kept, reached or beside.submit(_reach, model, kept.samples)
 
 
 def _tried(request: Request, engine: Engine, kept: _Kept, *, pixels: bool) -> list[Finding]:

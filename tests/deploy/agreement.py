@@ -409,9 +409,9 @@ What the pushes sent; the runtime goes over the link once:
 
 {sent}
 
-Every model of `../shared/models` is in the table. Plain INT8 of basic-pitch does not run; what a repair makes of it
-does, and of the selfie segmentation. The samples are pictures (COCO, ImageNet, CIFAR-10), recorded words and machines,
-numbers, and for the gestures made-up movements. Repeat it, with the
+Every folder of `../shared/models` is in the table, and all five models of mltk's. Plain INT8 of basic-pitch does not
+run; what a repair makes of it does, and of the selfie segmentation. The samples are pictures (COCO, ImageNet,
+CIFAR-10), recorded words and machines, numbers, and for the gestures made-up movements. Repeat it, with the
 models and data beside the repository in `../shared`:
 
 ```
