@@ -148,9 +148,10 @@ class TestConvert:
             "-o", "m.tflite", "-d", material.pictures, "--samples", "30", "--size", "16x16", "--color", "RGB", "--json",
             "--report", "m.html",
         )  # fmt: skip
-        figures = {"layers", "examples", "pruning"}
+        figures = {"layers", "layers_of", "examples", "pruning"}
         whole = {"conversion", "validation", "output", "cached", "seconds", "peak_memory_mb"}
         assert set(ended.data) == whole | figures
+        assert ended.data["layers_of"] == "int8"
         assert ended.data["examples"]["confusion"]["classes"] == ["blue", "green", "red"]
         assert "pictures" not in ended.data["examples"]
         assert "What is taken for what" in (edgekit.cwd / "m.html").read_text("utf-8")
