@@ -44,7 +44,9 @@ PIXELS = 32.0
 
 @dataclass(frozen=True)
 class Request:
-    """The float model, its task and what calibrates it."""
+    """The float model, its task and what calibrates it; `ranges` is the file of what calibration has seen of them, from
+    the second sample on: the first got black and white corners.
+    """
 
     model: str
     data: str
@@ -54,6 +56,7 @@ class Request:
     task: str
     samples: int
     seed: int
+    ranges: str | None = None
 
 
 def diagnose(
@@ -66,6 +69,7 @@ def diagnose(
 ) -> tuple[Finding, ...]:
     """What the doctor finds in a conversion, in a process of its own. That nothing is held out it leaves to others."""
     apart = held_out is not None and held_out.resolve() != Path(conversion.data).resolve()
+    seen = Path(conversion.folder) / quantize.RANGES
     request = Request(
         model=str(Path(conversion.folder) / (quantize.FLOAT if made.inside is None else quantize.DECLARED)),
         data=conversion.data,
@@ -75,6 +79,7 @@ def diagnose(
         task=made.task,
         samples=conversion.samples,
         seed=conversion.seed,
+        ranges=str(seen) if seen.is_file() else None,
     )
     what = "examining the calibration data"
     plain = worker.run("doctor", schema.plain(request), what=what, log=log, progress=progress, time_limit_s=LIMIT_S)
@@ -122,8 +127,9 @@ def examine(request: Request, progress: Progress) -> Diagnosis:
     seen = Survey(request.preprocess)
     # The interpreter runs the first samples while the others are read.
     with ThreadPoolExecutor(1) as beside:
-        kept, reached = _kept(stream, seen, content, beside, tries=_may_classify_pictures(engine, request))
+        kept, reached = _kept(stream, seen, content, beside, request, tries=_may_classify_pictures(engine, request))
         reach = reached.result()
+    before = 0 if request.ranges is None else 1
     progress("examine", 1, 4)
     found = [
         *seen.findings(),
@@ -133,8 +139,9 @@ def examine(request: Request, progress: Progress) -> Diagnosis:
     progress("examine", 2, 4)
     found += _tried(request, engine, kept, pixels=data.pixels)
     progress("examine", 3, 4)
-    enough = _enough(reach)
-    found += _unstable(reach) or _late(enough, len(kept.samples), len(seen.used))
+    settled = _enough(reach)
+    enough = None if settled is None else before + settled
+    found += _unstable(reach) or _late(enough, before + len(reach), len(seen.used))
     progress("examine", 4, 4)
     return Diagnosis(survey.in_order(found), len(seen.used), len(stream.skipped), enough)
 
@@ -150,22 +157,23 @@ def _may_classify_pictures(engine: Engine, request: Request) -> bool:
 
 
 def _kept(
-    stream: Stream, seen: Survey, model: bytes, beside: Executor, *, tries: bool
+    stream: Stream, seen: Survey, model: bytes, beside: Executor, request: Request, *, tries: bool
 ) -> tuple[_Kept, "Future[Array]"]:
     """What is kept of the stream, and the `_reach` of its first samples."""
     kept, size, reached = _Kept([], [], []), 0, None
+    most = SAMPLES if request.ranges is None else 1
     for sample in stream:
         seen.add(sample)
-        if len(kept.samples) < SAMPLES:
+        if len(kept.samples) < most:
             kept.samples.append(sample)
         elif reached is None:
-            reached = beside.submit(_reach, model, kept.samples)
+            reached = beside.submit(_reach, model, kept.samples, request.ranges)
         if tries and len(kept.tried) < TRIED and size < HELD_BYTES:
             spec = stream.preprocess if stream.dataset.pixels else None
             kept.tried.append(sample.inputs[0] if spec is None else survey.pixels(sample.inputs[0], spec))
             kept.labels.append(sample.label)
             size += kept.tried[-1].nbytes
-    return kept, reached or beside.submit(_reach, model, kept.samples)
+    return kept, reached or beside.submit(_reach, model, kept.samples, request.ranges)
 
 
 def _tried(request: Request, engine: Engine, kept: _Kept, *, pixels: bool) -> list[Finding]:
@@ -212,15 +220,20 @@ def _twice(model: bytes, seen: Survey, shape: Sequence[int], samples: Sequence[S
     ]
 
 
-def _reach(model: bytes, samples: Sequence[Sample]) -> Array:
-    """The least and largest value of each tensor for each sample: [samples, tensors, 2]. Raises CheckFailed."""
-    known = operators(model)
+def _reach(model: bytes, samples: Sequence[Sample], ranges: str | None) -> Array:
+    """The least and largest value of each tensor for each sample: [samples, tensors, 2]; of the file where calibration
+    has seen them. Raises CheckFailed.
+    """
+    if ranges is not None:
+        known: Array = np.load(ranges)
+        return known
+    made = operators(model)
     rows = []
     try:
-        tensors = layers.Tensors(model, known, fast=True)
+        tensors = layers.Tensors(model, made, fast=True)
         for sample in samples:
             tensors.run(sample.inputs)
-            values = (tensors.real(name) for operator in known for name in operator.outputs)
+            values = (tensors.real(name) for operator in made for name in operator.outputs)
             rows.append([(float(value.min()), float(value.max())) for value in values if value is not None])
     except (RuntimeError, ValueError) as error:
         raise CheckFailed(f"the float model does not run: {error}") from error

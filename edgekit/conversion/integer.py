@@ -6,21 +6,42 @@ is then made of it. The functions are internal to TensorFlow, whose version is p
 """
 
 from collections.abc import Callable, Collection, Iterator
+from dataclasses import dataclass
 from typing import Any
+
+from numpy.typing import NDArray
+
+from edgekit.conversion.observer import Observer, can_observe
 
 Samples = Callable[[], Iterator[list[Any]]]
 
 
-def calibrate(float_model: bytes, samples: Samples) -> bytes:
-    """The float model with each tensor's least and largest value over the samples written into it.
+@dataclass(frozen=True)
+class Calibrated:
+    """A float model with each tensor's least and largest value over the samples written into it.
+
+    `ranges` are those for each of the first samples, [samples, tensors, 2], where they were seen one by one.
+    """
+
+    content: bytes
+    ranges: NDArray[Any] | None
+
+
+def calibrate(float_model: bytes, samples: Samples) -> Calibrated:
+    """See what values a float model's tensors have.
 
     A sample is the arrays in the order of the model's inputs, each with its batch: of names TensorFlow would take the
     order of the tensors for that of the inputs. Raises what TensorFlow and the samples raise.
     """
+    if can_observe(float_model):
+        observer = Observer(float_model)
+        for sample in samples():
+            observer.add(sample)
+        return Calibrated(observer.calibrated(), observer.first())
     from tensorflow.lite.python.optimize import calibrator
 
-    content: bytes = calibrator.Calibrator(calibrator.add_intermediate_tensors(float_model)).calibrate(samples)
-    return content
+    content = calibrator.Calibrator(calibrator.add_intermediate_tensors(float_model)).calibrate(samples)
+    return Calibrated(content, None)
 
 
 def quantize(

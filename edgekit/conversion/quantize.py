@@ -32,6 +32,7 @@ Array = NDArray[Any]
 FLOAT = "float.tflite"
 DECLARED = "declared.tflite"
 CALIBRATED = "calibrated.tflite"
+RANGES = "ranges.npy"  # of the tensors of FLOAT, for each of the first samples but one
 INT8 = "int8.tflite"
 IN_FLOAT = "operators kept in float: "
 _RANDOM = {"RANDOM_UNIFORM", "RANDOM_STANDARD_NORMAL", "MULTINOMIAL"}
@@ -189,7 +190,8 @@ def quantize(request: Request, progress: Progress) -> tuple[Quantized, ...]:
     declared_heads = _declared(model, ready, flatbuffer.parse(float_model).outputs, folder)
     stream = data.stream(inputs, preprocess, count=request.samples, seed=request.seed)
     with failures(model, given=opened.fixed):
-        calibrated = integer.calibrate(float_model, calibration(stream, preprocess, progress))
+        seen = integer.calibrate(float_model, calibration(stream, preprocess, progress))
+    calibrated = seen.content
     if names := ranges.endless(calibrated):
         raise UserError(
             f"{model}: computes values without end, or that are no numbers, of the calibration data: {names[0]}",
@@ -197,6 +199,8 @@ def quantize(request: Request, progress: Progress) -> tuple[Quantized, ...]:
             tensors=list(names),
         )
     (folder / CALIBRATED).write_bytes(calibrated)
+    if seen.ranges is not None:
+        np.save(folder / RANGES, seen.ranges[1:])
     built = [_int8(request, number, calibrated, folder) for number in range(len(request.encodings))]
     progress("quantize", 1, 1)
     if opened.detector is not None:

@@ -189,7 +189,7 @@ class Stream(Iterator[Sample]):
             pixels = load_pixels(picture, self.preprocess)
         except EdgekitError as error:
             raise Unreadable(error.message) from error
-        real = to_real(pixels, self.preprocess).astype(self.inputs[0].dtype)
+        real = to_real(pixels, self.preprocess).astype(self.inputs[0].dtype, copy=False)
         return real[..., 0] if len(batch.sample_shape(self.inputs[0])) == 2 else real, size
 
     def _check_limit(self) -> None:

@@ -1,5 +1,6 @@
 """Reading and naming what a `.tflite` file holds, without an interpreter."""
 
+import math
 import struct
 from collections import Counter
 from collections.abc import Collection, Sequence
@@ -138,6 +139,36 @@ def constant(model: Any, tensor: Any) -> Any:
     return buffer if buffer is not None and buffer.DataLength() else None
 
 
+def activations(content: bytes) -> dict[int, int]:
+    """What the operators of the first subgraph take and make in float32: the bytes of each tensor, by its number."""
+    from ai_edge_litert import schema_py_generated as schema_fb
+
+    model = schema_fb.Model.GetRootAsModel(content, 0)
+    graph = model.Subgraphs(0)
+    found = {}
+    for operator in (graph.Operators(index) for index in range(graph.OperatorsLength())):
+        indices = [operator.Inputs(number) for number in range(operator.InputsLength())]
+        indices += [operator.Outputs(number) for number in range(operator.OutputsLength())]
+        for index in (index for index in indices if index >= 0 and index not in found):
+            tensor = graph.Tensors(index)
+            if tensor.Type() == schema_fb.TensorType.FLOAT32 and constant(model, tensor) is None:
+                found[index] = 4 * math.prod(_axes(tensor.Shape, tensor.ShapeLength()))
+    return found
+
+
+def stateless(content: bytes) -> bool:
+    """Whether a run is one pass over one graph that remembers nothing: no branch, loop, variable or state."""
+    from ai_edge_litert import schema_py_generated as schema_fb
+
+    model = schema_fb.Model.GetRootAsModel(content, 0)
+    if model.SubgraphsLength() != 1:
+        return False
+    graph = model.Subgraphs(0)
+    kinds = (schema_fb.TensorType.RESOURCE, schema_fb.TensorType.VARIANT)
+    tensors = [graph.Tensors(index) for index in range(graph.TensorsLength())]
+    return not any(tensor.IsVariable() or tensor.Type() in kinds for tensor in tensors)
+
+
 def spoilt(content: bytes) -> tuple[str, ...]:
     """The constants that hold values that are not a number, by name."""
     from ai_edge_litert import schema_py_generated as schema_fb
@@ -256,7 +287,7 @@ def real_inputs(content: bytes) -> bytes:
     model.operatorCodes = [model.operatorCodes[index] for index in used]
     for operator in operators:
         operator.opcodeIndex = used.index(operator.opcodeIndex)
-    return _packed(model, len(content))
+    return packed(model, len(content))
 
 
 def with_all_outputs(content: bytes) -> bytes:
@@ -268,10 +299,11 @@ def with_all_outputs(content: bytes) -> bytes:
     made = [int(index) for operator in graph.operators for index in operator.outputs if index >= 0]
     graph.outputs = list(dict.fromkeys(made))
     model.signatureDefs = None
-    return _packed(model, len(content))
+    return packed(model, len(content))
 
 
-def _packed(model: Any, size: int) -> bytes:
+def packed(model: Any, size: int) -> bytes:
+    """The bytes of a model of the generated reader's (ModelT); `size` is about how many."""
     import flatbuffers
 
     builder = flatbuffers.Builder(size)

@@ -4,7 +4,26 @@ import math
 import struct
 from collections.abc import Mapping
 
+import numpy as np
+
+from edgekit.models import flatbuffer
+
 _MOST = 3e38  # the largest float32 is 3.4e38: what TensorFlow begins a range with, and never narrowed by NaN
+
+
+def written(float_model: bytes, ranges: Mapping[int, tuple[float, float]]) -> bytes:
+    """The model with these ranges of the tensors of its only subgraph, by number, as its calibration; one that is empty
+    is not written.
+    """
+    from ai_edge_litert import schema_py_generated as schema_fb
+
+    model = schema_fb.ModelT.InitFromPackedBuf(float_model, 0)
+    for index, (low, high) in ranges.items():
+        if low <= high:
+            found = schema_fb.QuantizationParametersT()
+            found.min, found.max = np.array([low], np.float32), np.array([high], np.float32)
+            model.subgraphs[0].tensors[index].quantization = found
+    return flatbuffer.packed(model, len(float_model))
 
 
 def clipped(calibrated: bytes, ranges: Mapping[str, tuple[float, float]]) -> bytes:

@@ -129,9 +129,11 @@ def load_pixels(source: Source, spec: Preprocess, *, format: str = "RGB") -> Pix
 
 def to_real(pixels: Pixels, spec: Preprocess) -> Floats:
     """Real values of uint8 pixels (..., C): float32 `(pixel - mean) / std`, for each channel."""
-    mean = np.asarray(spec.mean, dtype=np.float32)
-    std = np.asarray(spec.std, dtype=np.float32)
-    return (pixels.astype(np.float32) - mean) / std
+    real = pixels.astype(np.float32)
+    alike = len(set(zip(spec.mean, spec.std))) == 1  # one number for all is taken in a tenth of the time
+    real -= np.asarray(spec.mean[0] if alike else spec.mean, dtype=np.float32)
+    real /= np.asarray(spec.std[0] if alike else spec.std, dtype=np.float32)
+    return real
 
 
 def folded(spec: Preprocess, tensor: TensorSpec) -> Fold:

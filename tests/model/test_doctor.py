@@ -14,7 +14,7 @@ from edgekit_runtime import schema
 from edgekit_runtime.manifest import Preprocess, TensorSpec
 from PIL import Image
 
-from edgekit.conversion import convert, doctor, opening, quantize, trial
+from edgekit.conversion import convert, doctor, integer, layers, opening, quantize, trial
 from edgekit.conversion.calibration import CalibrationRecord
 from edgekit.conversion.doctor import Request
 from edgekit.conversion.record import Files
@@ -344,6 +344,25 @@ class TestData:
         np.save(tmp_path / "rows.npy", np.repeat(rows[:1], count, axis=0) if alike else rows[:count])
         found = doctor.examine(asked(model, tmp_path / "rows.npy"), lambda *_: None)
         assert (found.enough is not None) == told
+
+    def test_what_calibration_has_seen_is_not_computed_again(
+        self, model: Path, rows: np.ndarray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """The ranges from the second sample on are those that calibration saw, whose kernels are others."""
+        rows *= np.where(np.arange(64) == 7, 3.9, 1).astype(np.float32)[:, None]
+        np.save(tmp_path / "rows.npy", rows)
+        order = open_dataset(tmp_path / "rows.npy").order(0)
+        alone = doctor.examine(asked(model, tmp_path / "rows.npy"), lambda *_: None)
+        seen = integer.calibrate(model.read_bytes(), lambda: ([rows[index][None]] for index in order))
+        assert seen.ranges is not None
+        np.save(tmp_path / "ranges.npy", seen.ranges[1:])
+        monkeypatch.delattr(layers, "Tensors")
+        found = doctor.examine(
+            asked(model, tmp_path / "rows.npy", ranges=str(tmp_path / "ranges.npy")), lambda *_: None
+        )
+        assert [finding.name for finding in found.findings] == [finding.name for finding in alone.findings]
+        assert "unstable-ranges" in [finding.name for finding in found.findings]
+        assert found.enough == alone.enough
 
     def test_an_input_that_never_changes(self, model: Path, rows: np.ndarray, tmp_path: Path) -> None:
         found = self.diagnosed(model, np.full_like(rows, 0.5), tmp_path)

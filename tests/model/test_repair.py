@@ -195,7 +195,7 @@ def _calibrated() -> bytes:
         content = as_float(classifier())
         shape = [1, *flatbuffer.parse(content).inputs[0].shape[1:]]
         rows = np.random.default_rng(0).normal(0, 2, (4, *shape)).astype(np.float32)
-        _CACHE.append(integer.calibrate(content, lambda: ([row] for row in rows)))
+        _CACHE.append(integer.calibrate(content, lambda: ([row] for row in rows)).content)
     return _CACHE[0]
 
 
