@@ -1,8 +1,9 @@
 """Observer: the least and largest value of each tensor of a float model, sample by sample, which calibrates it.
 
-TensorFlow's calibrator tells the same of the same kernels, bit for bit, and takes almost three times as long, since it
-looks at every value between two operators. It remains for graphs whose tensors are not those of one run (states,
-branches, loops), and for those whose tensors are too large to be kept together.
+TensorFlow's calibrator runs the same kernels and looks at each value between two operators, which takes almost three
+times as long for a network of convolutions. Where a sum overwrites one of its addends, it takes the sum's range for
+both, in steps that are too coarse. It remains for graphs whose tensors are not those of one run (states, branches,
+loops), and for those whose tensors are too large to be kept together.
 """
 
 from collections.abc import Sequence
