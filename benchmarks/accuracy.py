@@ -123,7 +123,7 @@ CASES = (
     Case(
         "CIFAR-10 ResNet8", "cifar10_resnet8_h5_keras2/pretrainedResnet.h5", ("top-1 accuracy",),
         agreement.objects, None, declare(range="0..255"),
-        "image_classification/trained_models/pretrainedResnet_quant.tflite",
+        "image_classification/trained_models/pretrainedResnet_quant.tflite", count=4800,
     ),
     Case(
         "MobileNetV1 0.25 224", "imagenet_mobilenetv1_025_224_h5_keras2/mobilenet_v1_0.25_224.h5",

@@ -157,6 +157,8 @@ class PictureInput:
             raise UserError(f"{path}: its first convolution takes {list(seen.shape)}, not a picture", hint=_HINT)
         color = "RGB" if seen.shape[2] == 3 else "GRAY"
         draft = replace(draft, height=int(seen.shape[0]), width=int(seen.shape[1]), color=color)
+        if min(sizes[:2]) > 0 and (height, width) != seen.shape[:2]:
+            return draft._of_one_size(path, session, height, width)
         found = draft._scaled(session)
         if found is None:
             raise UserError(
@@ -184,6 +186,32 @@ class PictureInput:
                 std = 255.0 / (high - low)
                 return replace(self, color=color, mean=_rounded(-low * std), std=_rounded(std))
         return None
+
+    def _of_one_size(self, path: Path, session: Session, height: int, width: int) -> "PictureInput":
+        """Of a graph that takes pictures of this size alone, and makes others of them. Raises UserError."""
+        channels = COLORS[self.color]
+        black, white = (self.seen(session, np.full((height, width, channels), level, np.uint8)) for level in (0, 255))
+        low, high = (one[self.height // 2, self.width // 2].astype(np.float64) for one in (black, white))
+        if (high != low).all():
+            std = 255.0 / (high - low)
+            edge = (black * std - low * std)[[0, self.height // 2], [self.width // 2, 0]].max()
+            scaled = replace(self, mean=_rounded(-low * std), std=_rounded(std))
+            tried = [
+                replace(scaled, color=color, resize=rule, filter=name, pad=int(edge) if rule == "letterbox" else 0)
+                for color in (("GRAY",) if self.color == "GRAY" else ("RGB", "BGR"))
+                for rule in RESIZES
+                for name in FILTERS
+            ]
+            errors = [one._error(session, height, width) for one in tried]
+            # A third of a size is the middle one of three pixels by 'nearest', too.
+            best = min(range(len(tried)), key=lambda number: (errors[number][0], tried[number].filter != "linear"))
+            if errors[best][0] < max(_SAME, _HALF / min(self.height, self.width)):
+                return replace(tried[best], apart=errors[best][0] if errors[best][1] >= _ROUNDED else 0.0)
+        raise UserError(
+            f"{path}: does more to a picture of {width}x{height}, the only size that it takes, than to resize it to "
+            f"{self.width}x{self.height} and to scale its pixels",
+            hint=_HINT,
+        )
 
     def _resized(self, path: Path, session: Session) -> "PictureInput":
         """With the rule and the filter by which it makes pictures of another size and shape fit. Raises UserError."""

@@ -140,6 +140,24 @@ def test_a_loop_over_pixels_of_any_size(
     assert [(spec.shape, spec.dtype) for spec in opened.inputs] == [((-1, SIZE, SIZE, 3), "float32")]
 
 
+@pytest.mark.parametrize(("method", "filter_"), [("bilinear", "linear"), ("area", "area")])
+def test_a_loop_over_pixels_of_one_size(tmp_path: Path, method: str, filter_: str) -> None:
+    """As an export of the Object Detection API with its --input_shape: a camera's size, not the network's."""
+    import tensorflow as tf
+
+    def shrunk(pixels: Any) -> Any:
+        small = tf.image.resize(tf.cast(pixels, tf.float32), [SIZE, SIZE], method=method)
+        return tf.ensure_shape(small[..., ::-1] / 127.5 - 1.0, [SIZE, SIZE, 3])
+
+    model = serving(tmp_path / "pixels", shrunk, tf.TensorSpec([None, 48, 64, 3], tf.uint8))
+    opened = open_source(model, recognise(model), tmp_path, trust_code=False)
+    assert opened.picture is not None
+    assert (opened.picture.width, opened.picture.height, opened.picture.color) == (SIZE, SIZE, "BGR")
+    assert (opened.picture.resize, opened.picture.filter) == ("stretch", filter_)
+    np.testing.assert_allclose(opened.picture.mean, (127.5,) * 3, atol=0.01)
+    assert [(spec.shape, spec.dtype) for spec in opened.inputs] == [((-1, SIZE, SIZE, 3), "float32")]
+
+
 def turned(pixels: Any) -> Any:
     return resized(pixels[:, ::-1])
 
@@ -187,17 +205,26 @@ def padded(pixels: Any) -> Any:
         (lambda pixels: resized(padded(pixels)), "letterbox"),
     ],
 )
+@pytest.mark.parametrize("taken", [(None, None), (48, 64)])
 def test_how_a_picture_of_another_shape_is_made_to_fit(
-    tmp_path: Path, prepare: Callable[[Any], Any], resize: str
+    tmp_path: Path, prepare: Callable[[Any], Any], resize: str, taken: tuple[int | None, int | None]
 ) -> None:
     import tensorflow as tf
 
-    model = serving(tmp_path / "pixels", prepare, tf.TensorSpec([None, None, None, 3], tf.uint8))
+    model = serving(tmp_path / "pixels", prepare, tf.TensorSpec([None, *taken, 3], tf.uint8))
     opened = open_source(model, recognise(model), tmp_path, trust_code=False)
     assert opened.picture is not None
     assert (opened.picture.resize, opened.picture.filter, opened.picture.pad) == (resize, "linear", 0)
     # TensorFlow cuts and pads whole pixels, and rounds their number down.
-    assert (opened.picture.apart > 0) == (resize != "stretch")
+    assert (opened.picture.apart > 0) == (resize != "stretch" and taken == (None, None))
+
+
+def test_pixels_of_one_size_that_are_turned_are_no_picture(tmp_path: Path) -> None:
+    """What is done to them may have a form in TFLite."""
+    import tensorflow as tf
+
+    model = serving(tmp_path / "pixels", turned, tf.TensorSpec([None, 48, 64, 3], tf.uint8))
+    assert open_source(model, recognise(model), tmp_path, trust_code=False).picture is None
 
 
 @pytest.mark.parametrize(("method", "filter_"), [("bicubic", "linear"), ("area", "area")])
