@@ -4,7 +4,7 @@ Everything here runs in a process of its own; TensorFlow is imported inside the 
 """
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -12,15 +12,14 @@ from typing import Any
 import numpy as np
 from edgekit_runtime import batch, schema
 from edgekit_runtime.manifest import ANCHORS, Calibration, Detection, Preprocess, TensorSpec
-from edgekit_runtime.preprocess import to_real
 from numpy.typing import NDArray
 
 from edgekit import worker
-from edgekit.conversion import boxes, integer, measured
+from edgekit.conversion import boxes, integer, measured, samples
 from edgekit.conversion.lowering import channels_last, failures
 from edgekit.conversion.opening import Opened, open_source
 from edgekit.datasets import declaration as declarations
-from edgekit.datasets.dataset import RepresentativeDataset, Stream, open_dataset
+from edgekit.datasets.dataset import RepresentativeDataset, open_dataset
 from edgekit.datasets.declaration import Declaration
 from edgekit.errors import CheckFailed, UserError
 from edgekit.models import flatbuffer, keras_model, ranges
@@ -165,32 +164,13 @@ def quantize(request: Request, progress: Progress) -> tuple[Quantized, ...]:
         (folder / DECLARED).write_bytes(opened.lower(ready.inputs)[0])
         preprocess = replace(inside, mean=(0.0,) * inside.channels, std=(1.0,) * inside.channels)
     (folder / FLOAT).write_bytes(float_model)
-    if chance := sorted(_RANDOM & set(flatbuffer.parse(float_model).operators)):
-        raise UserError(
-            f"{model}: answers at random, the same input differently each time: {', '.join(chance)}",
-            hint="a dropout or noise of its training is still in it: export it for inference (training=False)",
-            operators=chance,
-        )
-    if names := flatbuffer.spoilt(float_model):
-        raise UserError(
-            f"{model}: its own weights hold values that are not a number: {', '.join(names[:3])}",
-            hint="the training has failed: take an earlier checkpoint",
-            tensors=list(names),
-        )
-    given = [spec.name for spec in flatbuffer.parse(float_model).outputs]
-    classifies = declared.task == "classification" or (declared.task is None and declared.labels is not None)
-    if classifies and len(given) > 1 and not ready.detects:
-        raise UserError(
-            f"{model}: declared a classification, which has one output, but it has {len(given)}: {', '.join(given)}",
-            hint="declare task = 'raw', or export it with its scores alone",
-            key="task",
-        )
+    _require_usable(model, ready, float_model)
     whole = measured.compare(opened.original, folder / FLOAT, data, preprocess, request.seed) if preprocess else ()
     progress("float", 1, 1)
     declared_heads = _declared(model, ready, flatbuffer.parse(float_model).outputs, folder)
     stream = data.stream(inputs, preprocess, count=request.samples, seed=request.seed)
     with failures(model, given=opened.fixed):
-        seen = integer.calibrate(float_model, calibration(stream, preprocess, progress))
+        seen = integer.calibrate(float_model, samples.calibrating(stream, preprocess, progress))
     calibrated = seen.content
     if names := ranges.endless(calibrated):
         raise UserError(
@@ -275,6 +255,32 @@ def prepare(model: Path, form: str, declared: Declaration, data: Path, folder: P
     return Prepared(opened, declared, dataset, preprocess, _fixed(inputs, dataset, preprocess), anchors)
 
 
+def _require_usable(model: Path, ready: Prepared, float_model: bytes) -> None:
+    """Raises UserError for a float model that no INT8 can answer like, and for one declared as what it is not."""
+    found = flatbuffer.parse(float_model)
+    if chance := sorted(_RANDOM & set(found.operators)):
+        raise UserError(
+            f"{model}: answers at random, the same input differently each time: {', '.join(chance)}",
+            hint="a dropout or noise of its training is still in it: export it for inference (training=False)",
+            operators=chance,
+        )
+    if names := flatbuffer.spoilt(float_model):
+        raise UserError(
+            f"{model}: its own weights hold values that are not a number: {', '.join(names[:3])}",
+            hint="the training has failed: take an earlier checkpoint",
+            tensors=list(names),
+        )
+    given = [spec.name for spec in found.outputs]
+    declared = ready.declared
+    classifies = declared.task == "classification" or (declared.task is None and declared.labels is not None)
+    if classifies and len(given) > 1 and not ready.detects:
+        raise UserError(
+            f"{model}: declared a classification, which has one output, but it has {len(given)}: {', '.join(given)}",
+            hint="declare task = 'raw', or export it with its scores alone",
+            key="task",
+        )
+
+
 def _int8(request: Request, number: int, calibrated: bytes, folder: Path) -> tuple[tuple[str, ...], str | None]:
     """Write the INT8 model; returns notes, and why there is none if that is for a repair to mend."""
     encoding = request.encodings[number]
@@ -322,57 +328,6 @@ def _fixed(
             known = shapes[number]
         fixed.append(replace(spec, shape=(*spec.shape[:1], *known) if batch.has_batch(spec) else known))
     return tuple(fixed)
-
-
-def calibration(stream: Stream, preprocess: Preprocess | None, progress: Progress) -> integer.Samples:
-    """The stream as what TensorFlow calibrates with."""
-
-    def samples() -> Iterator[list[Any]]:
-        seen = []
-        for number, sample in enumerate(stream):
-            progress("calibrate", number, stream.wanted)
-            values = sample.inputs
-            seen.append([(value.min(), value.max()) for value in values if value.dtype.kind == "f" and value.size > 1])
-            if number == 0 and preprocess is not None:
-                values = (_full_range(values[0], preprocess),)
-            yield [
-                value[None] if batch.has_batch(spec) else value
-                for spec, value in zip(stream.inputs, values, strict=True)
-            ]
-        _require_change(seen)
-        progress("calibrate", stream.wanted, stream.wanted)
-        progress("quantize", 0, 1)
-
-    return samples
-
-
-def _require_change(ends: Sequence[Sequence[tuple[float, float]]]) -> None:
-    """Raises UserError where nothing that could carry data does; of several inputs one may be a state that begins at 0.
-
-    `ends` are the least and largest value of each real input, sample by sample.
-    """
-    spans = np.array(ends, np.float64)  # samples, inputs, 2
-    if len(spans) < 2 or not spans.size:
-        return
-    if bool((spans[..., 0].min(axis=0) == spans[..., 1].max(axis=0)).all()):
-        raise UserError(
-            f"the calibration data are {spans.flat[0]:g} throughout, in all {len(spans)} samples: they tell no range",
-            hint="give samples of what the model really gets",
-            samples=len(spans),
-        )
-
-
-def _full_range(picture: Any, preprocess: Preprocess) -> Any:
-    """One black and one white corner pixel in one picture: the input's range is that of pixels, not of a sample.
-
-    Then (for one mean and std) a step of the stored input is exactly one pixel value.
-    """
-    if len(set(preprocess.mean)) > 1 or len(set(preprocess.std)) > 1:
-        return picture
-    black, white = to_real(np.array([[0], [255]], np.uint8).repeat(preprocess.channels, 1), preprocess)
-    changed = picture.copy()
-    changed[0, 0], changed[-1, -1] = (black, white) if picture.ndim == 3 else (black[0], white[0])
-    return changed
 
 
 def _float_operators(found: flatbuffer.TFLite, request: Request) -> tuple[str, ...]:

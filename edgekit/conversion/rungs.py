@@ -7,7 +7,7 @@ from typing import Any
 from edgekit_runtime import schema
 from edgekit_runtime.manifest import TensorSpec
 
-from edgekit.conversion import integer, lowering, quantize
+from edgekit.conversion import integer, lowering, quantize, samples
 from edgekit.conversion.layers import REPORT, LayerReport
 from edgekit.datasets.dataset import open_dataset
 from edgekit.errors import UserError
@@ -93,4 +93,4 @@ def _samples(request: Request, progress: Progress) -> integer.Samples:
     )
     data = open_dataset(Path(asked.data), None if made.detection else asked.declaration.labels)
     stream = data.stream(inputs, made.preprocess, count=asked.samples, seed=asked.seed)
-    return quantize.calibration(stream, made.preprocess, progress)
+    return samples.calibrating(stream, made.preprocess, progress)

@@ -14,7 +14,7 @@ from edgekit_runtime import schema
 from edgekit_runtime.manifest import Preprocess, TensorSpec
 from PIL import Image
 
-from edgekit.conversion import convert, doctor, integer, layers, opening, quantize, trial
+from edgekit.conversion import convert, doctor, integer, layers, opening, quantize, samples, trial
 from edgekit.conversion.calibration import CalibrationRecord
 from edgekit.conversion.doctor import Request
 from edgekit.conversion.record import Files
@@ -313,9 +313,9 @@ class TestData:
         assert quantize._repeated(["crane", "owl"]) == quantize._repeated(None) == ()
 
     def test_a_state_that_begins_at_zero_is_no_constant_calibration(self) -> None:
-        quantize._require_change([[(0.0, 0.0), (-1.0, 1.0)], [(0.0, 0.0), (-1.0, 2.0)]])
+        samples._require_change([[(0.0, 0.0), (-1.0, 1.0)], [(0.0, 0.0), (-1.0, 2.0)]])
         with pytest.raises(UserError, match="0 throughout, in all 2 samples"):
-            quantize._require_change([[(0.0, 0.0), (1.0, 1.0)]] * 2)
+            samples._require_change([[(0.0, 0.0), (1.0, 1.0)]] * 2)
 
     def test_outliers(self, model: Path, rows: np.ndarray, tmp_path: Path) -> None:
         rows[7] *= 100
