@@ -44,9 +44,7 @@ PIXELS = 32.0
 
 @dataclass(frozen=True)
 class Request:
-    """The float model, its task and what calibrates it; `ranges` is the file of what calibration has seen of them, from
-    the second sample on: the first got black and white corners.
-    """
+    """The float model, its task and what calibrates it; `ranges` is the file of what calibration has seen of them."""
 
     model: str
     data: str
@@ -129,7 +127,8 @@ def examine(request: Request, progress: Progress) -> Diagnosis:
     with ThreadPoolExecutor(1) as beside:
         kept, reached = _kept(stream, seen, content, beside, request, tries=_may_classify_pictures(engine, request))
         reach = reached.result()
-    before = 0 if request.ranges is None else 1
+    before = int(np.isnan(reach[:1]).any())  # the first got black and white corners
+    reach = reach[before : before + SAMPLES]
     progress("examine", 1, 4)
     found = [
         *seen.findings(),
@@ -139,9 +138,9 @@ def examine(request: Request, progress: Progress) -> Diagnosis:
     progress("examine", 2, 4)
     found += _tried(request, engine, kept, pixels=data.pixels)
     progress("examine", 3, 4)
-    settled = _enough(reach)
+    settled = _enough(reach, before)
     enough = None if settled is None else before + settled
-    found += _unstable(reach) or _late(enough, before + len(reach), len(seen.used))
+    found += _unstable(reach, before) or _late(enough, before + len(reach), len(seen.used))
     progress("examine", 4, 4)
     return Diagnosis(survey.in_order(found), len(seen.used), len(stream.skipped), enough)
 
@@ -240,19 +239,19 @@ def _reach(model: bytes, samples: Sequence[Sample], ranges: str | None) -> Array
     return np.array(rows).reshape(len(rows), -1, 2)
 
 
-def _enough(reach: Array) -> int | None:
+def _enough(reach: Array, before: int) -> int | None:
     """The number of samples from which on the ranges have settled; None where none could have widened them."""
-    if len(reach) < FEWEST or not np.ptp(reach, axis=0).any():
+    if before + len(reach) < FEWEST or not np.ptp(reach, axis=0).any():
         return None
     widths = np.maximum.accumulate(reach[..., 1], axis=0) - np.minimum.accumulate(reach[..., 0], axis=0)
     settled = (widths >= SETTLED * widths[-1]).mean(axis=1)
     return int(np.argmax(settled >= 1 - UNSTABLE)) + 1
 
 
-def _unstable(reach: Array) -> list[Finding]:
+def _unstable(reach: Array, before: int) -> list[Finding]:
     """Whether half of the samples tells the ranges that the other half has."""
     half = len(reach) // 2
-    if len(reach) < FEWEST or not reach.size:
+    if before + len(reach) < FEWEST or not reach.size:
         return []
     widths = [part[..., 1].max(axis=0) - part[..., 0].min(axis=0) for part in (reach[:half], reach[half : 2 * half])]
     grown = np.maximum(*widths) > WIDER * np.maximum(np.minimum(*widths), 1e-9)

@@ -5,13 +5,14 @@ is then made of it. The functions are internal to TensorFlow, whose version is p
 `lite.python.lite.TFLiteConverterBase._quantize`.
 """
 
+import itertools
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 from numpy.typing import NDArray
 
-from edgekit.conversion.observer import Observer, can_observe
+from edgekit.conversion.observer import Observer
 
 Samples = Callable[[], Iterator[list[Any]]]
 
@@ -20,7 +21,8 @@ Samples = Callable[[], Iterator[list[Any]]]
 class Calibrated:
     """A float model with each tensor's least and largest value over the samples written into it.
 
-    `ranges` are those for each of the first samples, [samples, tensors, 2], where they were seen one by one.
+    `ranges` are those of what operators make for each of the first samples, [samples, tensors, 2], where they
+    were seen one by one.
     """
 
     content: bytes
@@ -33,14 +35,17 @@ def calibrate(float_model: bytes, samples: Samples) -> Calibrated:
     A sample is the arrays in the order of the model's inputs, each with its batch: of names TensorFlow would take the
     order of the tensors for that of the inputs. Raises what TensorFlow and the samples raise.
     """
-    if can_observe(float_model):
-        observer = Observer(float_model)
-        for sample in samples():
+    given = samples()
+    first = next(given)
+    every = itertools.chain([first], given)
+    observer = Observer.of(float_model, first)
+    if observer is not None:
+        for sample in every:
             observer.add(sample)
         return Calibrated(observer.calibrated(), observer.first())
     from tensorflow.lite.python.optimize import calibrator
 
-    content = calibrator.Calibrator(calibrator.add_intermediate_tensors(float_model)).calibrate(samples)
+    content = calibrator.Calibrator(calibrator.add_intermediate_tensors(float_model)).calibrate(lambda: every)
     return Calibrated(content, None)
 
 

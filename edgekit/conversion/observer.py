@@ -22,9 +22,11 @@ _FIRST = np.array([np.finfo(np.float32).max, np.finfo(np.float32).tiny])  # what
 
 
 class Observer:
-    """Runs a float model, which `can_observe`."""
+    """Runs a float model, on samples that are like `first` in shape: the inputs in the model's order, each with its
+    batch. Raises what the interpreter raises.
+    """
 
-    def __init__(self, content: bytes) -> None:
+    def __init__(self, content: bytes, first: Sequence[Array]) -> None:
         from tensorflow.lite.python.interpreter import Interpreter, OpResolverType
 
         self._content = content
@@ -35,19 +37,28 @@ class Observer:
             num_threads=_THREADS,
         )
         self._inputs = [detail["index"] for detail in self._interpreter.get_input_details()]
-        self._tensors = tuple(flatbuffer.activations(content))
+        for index, value in zip(self._inputs, first, strict=True):
+            self._interpreter.resize_tensor_input(index, value.shape)
+        self._interpreter.allocate_tensors()
+        self._made = flatbuffer.activations(content)
+        self._tensors = tuple(self._made)
         self._ends = np.tile(_FIRST, (len(self._tensors), 1))
         self._kept: list[Array] = []
 
+    @classmethod
+    def of(cls, content: bytes, first: Sequence[Array]) -> "Observer | None":
+        """None where a run does not leave all tensors behind, or not in as much memory."""
+        if not flatbuffer.stateless(content):
+            return None
+        observer = cls(content, first)
+        if observer._bytes() > MOST_BYTES:
+            return None
+        observer._run(first)  # some sizes are known only then
+        return observer if observer._bytes() <= MOST_BYTES else None
+
     def add(self, inputs: Sequence[Array]) -> None:
-        """One sample: the inputs in the model's order, each with its batch. Raises what the interpreter raises."""
-        if not self._kept:
-            for index, value in zip(self._inputs, inputs, strict=True):
-                self._interpreter.resize_tensor_input(index, value.shape)
-            self._interpreter.allocate_tensors()
-        for index, value in zip(self._inputs, inputs, strict=True):
-            self._interpreter.set_tensor(index, value)
-        self._interpreter.invoke()
+        """One sample."""
+        self._run(inputs)
         ends = np.array([_ends(self._interpreter.tensor(index)()) for index in self._tensors], np.float32)
         ends = ends.reshape(-1, 2)
         self._ends[:, 0] = np.fmin(self._ends[:, 0], ends[:, 0])
@@ -56,19 +67,30 @@ class Observer:
             self._kept.append(ends)
 
     def calibrated(self) -> bytes:
-        """The model with the range of each tensor, over all samples, written into it."""
-        found = {index: (low, high) for index, (low, high) in zip(self._tensors, self._ends.tolist(), strict=True)}
-        return ranges.written(self._content, found)
+        """The model with the range of each tensor, over all samples, written into it.
+
+        What was zero throughout (units that never answer) may be up to 1: TensorFlow would give it a scale of 8e-9, and
+        XNNPACK runs no convolution that scales by as much.
+        """
+        dead = (self._ends[:, 0] == 0) & (self._ends[:, 1] == _FIRST[1])
+        ends = np.where(dead[:, None], (0.0, 1.0), self._ends).tolist()
+        return ranges.written(self._content, dict(zip(self._tensors, map(tuple, ends), strict=True)))
 
     def first(self) -> Array:
-        """The range of each tensor for each of the first samples: [samples, tensors, 2]; of an empty one 0 to 0."""
-        kept: Array = np.nan_to_num(np.stack(self._kept))
+        """The range of what operators make for each of the first samples: [samples, tensors, 2]; 0 to 0 if empty."""
+        kept: Array = np.nan_to_num(np.stack(self._kept)[:, list(self._made.values())])
         return kept
 
+    def _run(self, inputs: Sequence[Array]) -> None:
+        for index, value in zip(self._inputs, inputs, strict=True):
+            self._interpreter.set_tensor(index, value)
+        self._interpreter.invoke()
 
-def can_observe(content: bytes) -> bool:
-    """Whether a run leaves all tensors behind, and they fit into memory together."""
-    return flatbuffer.stateless(content) and 0 < sum(flatbuffer.activations(content).values()) <= MOST_BYTES
+    def _bytes(self) -> int:
+        """Of all tensors that are no constants of the file, with what operators need beside them."""
+        tensors = self._interpreter.get_tensor_details()
+        sizes = [np.prod(one["shape"], dtype=np.int64) * np.dtype(one["dtype"]).itemsize for one in tensors]
+        return int(sum(sizes)) - len(self._content)
 
 
 def _ends(values: Array) -> tuple[float, float]:

@@ -31,7 +31,7 @@ Array = NDArray[Any]
 FLOAT = "float.tflite"
 DECLARED = "declared.tflite"
 CALIBRATED = "calibrated.tflite"
-RANGES = "ranges.npy"  # of the tensors of FLOAT, for each of the first samples but one
+RANGES = "ranges.npy"  # of the tensors of FLOAT, for each of the first samples; NaN of one that got corners
 INT8 = "int8.tflite"
 IN_FLOAT = "operators kept in float: "
 _RANDOM = {"RANDOM_UNIFORM", "RANDOM_STANDARD_NORMAL", "MULTINOMIAL"}
@@ -180,7 +180,8 @@ def quantize(request: Request, progress: Progress) -> tuple[Quantized, ...]:
         )
     (folder / CALIBRATED).write_bytes(calibrated)
     if seen.ranges is not None:
-        np.save(folder / RANGES, seen.ranges[1:])
+        seen.ranges[: int(samples.widens_first(preprocess))] = np.nan
+        np.save(folder / RANGES, seen.ranges)
     built = [_int8(request, number, calibrated, folder) for number in range(len(request.encodings))]
     progress("quantize", 1, 1)
     if opened.detector is not None:

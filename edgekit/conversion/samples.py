@@ -1,7 +1,7 @@
 """Samples as a float model is calibrated with them: real inputs with their batch, and the whole range of pixels."""
 
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 from edgekit_runtime import batch
@@ -23,7 +23,7 @@ def calibrating(stream: Stream, preprocess: Preprocess | None, progress: Progres
             progress("calibrate", number, stream.wanted)
             values = sample.inputs
             seen.append([(value.min(), value.max()) for value in values if value.dtype.kind == "f" and value.size > 1])
-            if number == 0 and preprocess is not None:
+            if number == 0 and widens_first(preprocess):
                 values = (_full_range(values[0], preprocess),)
             yield [
                 value[None] if batch.has_batch(spec) else value
@@ -34,6 +34,11 @@ def calibrating(stream: Stream, preprocess: Preprocess | None, progress: Progres
         progress("quantize", 0, 1)
 
     return given
+
+
+def widens_first(preprocess: Preprocess | None) -> TypeGuard[Preprocess]:
+    """Whether the first sample gets corners that are not its own: of pictures with one mean and std."""
+    return preprocess is not None and len({*preprocess.mean}) == len({*preprocess.std}) == 1
 
 
 def _require_change(ends: Sequence[Sequence[tuple[float, float]]]) -> None:
@@ -55,10 +60,8 @@ def _require_change(ends: Sequence[Sequence[tuple[float, float]]]) -> None:
 def _full_range(picture: Any, preprocess: Preprocess) -> Any:
     """One black and one white corner pixel in one picture: the input's range is that of pixels, not of a sample.
 
-    Then (for one mean and std) a step of the stored input is exactly one pixel value.
+    Then a step of the stored input is exactly one pixel value.
     """
-    if len(set(preprocess.mean)) > 1 or len(set(preprocess.std)) > 1:
-        return picture
     black, white = to_real(np.array([[0], [255]], np.uint8).repeat(preprocess.channels, 1), preprocess)
     changed = picture.copy()
     changed[0, 0], changed[-1, -1] = (black, white) if picture.ndim == 3 else (black[0], white[0])

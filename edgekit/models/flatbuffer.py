@@ -1,6 +1,5 @@
 """Reading and naming what a `.tflite` file holds, without an interpreter."""
 
-import math
 import struct
 from collections import Counter
 from collections.abc import Collection, Sequence
@@ -139,20 +138,21 @@ def constant(model: Any, tensor: Any) -> Any:
     return buffer if buffer is not None and buffer.DataLength() else None
 
 
-def activations(content: bytes) -> dict[int, int]:
-    """What the operators of the first subgraph take and make in float32: the bytes of each tensor, by its number."""
+def activations(content: bytes) -> dict[int, bool]:
+    """What the operators of the first subgraph take and make in float32, by number: whether one of them makes it."""
     from ai_edge_litert import schema_py_generated as schema_fb
 
     model = schema_fb.Model.GetRootAsModel(content, 0)
     graph = model.Subgraphs(0)
-    found = {}
+    given, made = list[int](), list[int]()
     for operator in (graph.Operators(index) for index in range(graph.OperatorsLength())):
-        indices = [operator.Inputs(number) for number in range(operator.InputsLength())]
-        indices += [operator.Outputs(number) for number in range(operator.OutputsLength())]
-        for index in (index for index in indices if index >= 0 and index not in found):
-            tensor = graph.Tensors(index)
-            if tensor.Type() == schema_fb.TensorType.FLOAT32 and constant(model, tensor) is None:
-                found[index] = 4 * math.prod(_axes(tensor.Shape, tensor.ShapeLength()))
+        given += [operator.Inputs(number) for number in range(operator.InputsLength())]
+        made += [operator.Outputs(number) for number in range(operator.OutputsLength())]
+    found = {}
+    for index in (index for index in (*made, *given) if index >= 0):
+        tensor = graph.Tensors(index)
+        if tensor.Type() == schema_fb.TensorType.FLOAT32 and constant(model, tensor) is None:
+            found[index] = index in made
     return found
 
 

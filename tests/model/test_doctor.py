@@ -345,24 +345,35 @@ class TestData:
         found = doctor.examine(asked(model, tmp_path / "rows.npy"), lambda *_: None)
         assert (found.enough is not None) == told
 
+    @pytest.mark.parametrize(("count", "far"), [(64, 7), (8, 3), (40, None)])
     def test_what_calibration_has_seen_is_not_computed_again(
-        self, model: Path, rows: np.ndarray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+        self,
+        model: Path,
+        rows: np.ndarray,
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+        count: int,
+        far: int | None,
     ) -> None:
-        """The ranges from the second sample on are those that calibration saw, whose kernels are others."""
-        rows *= np.where(np.arange(64) == 7, 3.9, 1).astype(np.float32)[:, None]
-        np.save(tmp_path / "rows.npy", rows)
-        order = open_dataset(tmp_path / "rows.npy").order(0)
-        alone = doctor.examine(asked(model, tmp_path / "rows.npy"), lambda *_: None)
+        """Alone and within a conversion the doctor finds the same; `far` is the sample that reaches farther."""
+        rows = rows[:count]
+        order = open_dataset(_saved(tmp_path / "rows.npy", rows)).order(0)
+        rows[order[0] if far is None else far] *= 3.9
+        data = _saved(tmp_path / "rows.npy", rows)
+        alone = doctor.examine(asked(model, data), lambda *_: None)
         seen = integer.calibrate(model.read_bytes(), lambda: ([rows[index][None]] for index in order))
         assert seen.ranges is not None
-        np.save(tmp_path / "ranges.npy", seen.ranges[1:])
+        ranges = _saved(tmp_path / "ranges.npy", seen.ranges)
         monkeypatch.delattr(layers, "Tensors")
-        found = doctor.examine(
-            asked(model, tmp_path / "rows.npy", ranges=str(tmp_path / "ranges.npy")), lambda *_: None
-        )
-        assert [finding.name for finding in found.findings] == [finding.name for finding in alone.findings]
+        found = doctor.examine(asked(model, data, ranges=str(ranges)), lambda *_: None)
+        assert [str(finding) for finding in found.findings] == [str(finding) for finding in alone.findings]
         assert "unstable-ranges" in [finding.name for finding in found.findings]
         assert found.enough == alone.enough
+        seen.ranges[0] = np.nan  # of a picture that got corners
+        rest = doctor.examine(
+            asked(model, data, ranges=str(_saved(tmp_path / "ranges.npy", seen.ranges))), lambda *_: None
+        )
+        assert ("unstable-ranges" in [finding.name for finding in rest.findings]) == (far is not None)
 
     def test_an_input_that_never_changes(self, model: Path, rows: np.ndarray, tmp_path: Path) -> None:
         found = self.diagnosed(model, np.full_like(rows, 0.5), tmp_path)
@@ -454,3 +465,8 @@ class TestNormalisation:
             made[name] = tmp_path_factory.mktemp(name) / "float.tflite"
             made[name].write_bytes(tf.lite.TFLiteConverter.from_keras_model(model).convert())
         return made
+
+
+def _saved(path: Path, rows: np.ndarray) -> Path:
+    np.save(path, rows)
+    return path

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from edgekit.conversion import integer, layers, observer
+from edgekit.conversion.observer import Observer
 from edgekit.models import flatbuffer, operators
 from tests.fixtures.make_models import as_float, classifier
 
@@ -64,7 +66,7 @@ def test_a_chain_of_operators_becomes_the_model_that_tensorflow_makes(shared: Pa
     rows = samples(content)
     found = integer.calibrate(content, lambda: iter(rows))
     assert found.ranges is not None
-    assert found.ranges.shape == (5, len(flatbuffer.activations(content)), 2)
+    assert found.ranges.shape == (5, sum(flatbuffer.activations(content).values()), 2)
     wanted = by_tensorflow(content, rows)
     assert ranges(found.content) == ranges(wanted)
     assert int8(found.content) == int8(wanted)
@@ -107,20 +109,76 @@ def by_xnnpack(content: bytes, rows: Sequence[list[np.ndarray]]) -> Ranges:
 )
 def test_a_state_or_a_second_graph_is_left_to_tensorflow(shared: Path, name: str) -> None:
     content = (shared / "reference" / name).read_bytes()
-    assert not observer.can_observe(content)
     rows = samples(content)
+    assert Observer.of(content, rows[0]) is None
     found = integer.calibrate(content, lambda: iter(rows))
     assert found == integer.Calibrated(by_tensorflow(content, rows), None)
 
 
-def test_tensors_that_do_not_fit_together_are_left_to_tensorflow(monkeypatch: pytest.MonkeyPatch) -> None:
-    content = as_float(classifier())
-    most = sum(flatbuffer.activations(content).values())
-    monkeypatch.setattr(observer, "MOST_BYTES", most)
-    assert observer.can_observe(content)
-    monkeypatch.setattr(observer, "MOST_BYTES", most - 1)
+def whole(x: Any) -> Any:
+    import tensorflow as tf
+
+    return tf.cast(tf.cast(x * 100, tf.int32) + 1, tf.float32)
+
+
+def repeated(x: Any) -> Any:
+    """As often as the sample says."""
+    import tensorflow as tf
+
+    return tf.tile(x, [1, tf.cast(tf.reduce_max(x) * 0 + 100, tf.int32)]) * 2.0
+
+
+def dilated(x: Any) -> Any:
+    import tensorflow as tf
+
+    weights = np.ones((5, 5, 4, 1), np.float32)
+    return tf.nn.conv2d(tf.reshape(x, [1, 25, 10, 4]), weights, 1, "SAME", dilations=3)
+
+
+@pytest.mark.parametrize(
+    ("function", "least"),
+    [(lambda x: x * 3.0, 2 * 4000), (whole, 4 * 4000), (repeated, 201 * 4000), (dilated, 25 * 4000)],
+)
+def test_tensors_that_do_not_fit_together_are_left_to_tensorflow(
+    monkeypatch: pytest.MonkeyPatch, function: Callable[[Any], Any], least: int
+) -> None:
+    """Those of other types, those whose size is known only in a run, and what a convolution needs beside them."""
+    import tensorflow as tf
+
+    concrete = tf.function(function).get_concrete_function(tf.TensorSpec([1, 1000], tf.float32))
+    content = tf.lite.TFLiteConverter.from_concrete_functions([concrete]).convert()
     rows = samples(content)
-    assert integer.calibrate(content, lambda: iter(rows)).ranges is None
+    assert integer.calibrate(content, lambda: iter(rows)).ranges is not None
+    monkeypatch.setattr(observer, "MOST_BYTES", least - len(content) - 4000)
+    found = integer.calibrate(content, lambda: iter(rows))
+    assert found == integer.Calibrated(by_tensorflow(content, rows), None)
+
+
+def test_units_that_never_answer_do_not_stop_the_others() -> None:
+    """XNNPACK loads a convolution whose output was zero throughout; with TensorFlow's range it does not."""
+    import tensorflow as tf
+    from ai_edge_litert.interpreter import Interpreter
+
+    rng = np.random.default_rng(0)
+    first, second = (rng.normal(0, 1, (3, 3, 3, 3)).astype(np.float32) for _ in range(2))
+
+    def network(x: Any) -> Any:
+        dead = tf.nn.relu(tf.nn.conv2d(x, first, 1, "SAME") - 1000.0)
+        return x * tf.sigmoid(tf.nn.conv2d(dead, second, 1, "SAME"))
+
+    concrete = tf.function(network).get_concrete_function(tf.TensorSpec([1, 8, 8, 3], tf.float32))
+    content = tf.lite.TFLiteConverter.from_concrete_functions([concrete]).convert()
+    rows = samples(content)
+    made = int8(integer.calibrate(content, lambda: iter(rows)).content)
+    interpreter = Interpreter(model_content=made)
+    interpreter.allocate_tensors()
+    (given,), (answer,) = interpreter.get_input_details(), interpreter.get_output_details()
+    scale, zero = given["quantization"]
+    interpreter.set_tensor(given["index"], np.clip(np.rint(rows[0][0] / scale) + zero, -128, 127).astype(np.int8))
+    interpreter.invoke()
+    scale, zero = answer["quantization"]
+    got = (interpreter.get_tensor(answer["index"]).astype(np.float32) - zero) * scale
+    np.testing.assert_allclose(got, rows[0][0] / 2, atol=3 * scale)
 
 
 def test_values_that_are_no_numbers_are_not_counted() -> None:
@@ -135,8 +193,8 @@ def test_ranges_are_kept_of_the_first_samples_only() -> None:
     found = integer.calibrate(content, lambda: iter(rows))
     assert found.ranges is not None
     assert len(found.ranges) == observer.KEPT
-    first = list(flatbuffer.activations(content)).index(0)
-    np.testing.assert_array_equal(found.ranges[2, first], [rows[2][0].min(), rows[2][0].max()])
+    last = found.ranges[2, -1]
+    assert 0 <= last[0] < last[1] <= 1  # probabilities
 
 
 def test_a_sample_of_another_shape_is_refused() -> None:
