@@ -7,7 +7,7 @@ from typing import Any
 from edgekit_runtime import schema
 from edgekit_runtime.manifest import TensorSpec
 
-from edgekit.conversion import integer, lowering, quantize, samples
+from edgekit.conversion import fence, integer, lowering, quantize, samples
 from edgekit.conversion.layers import REPORT, LayerReport
 from edgekit.datasets.dataset import open_dataset
 from edgekit.errors import UserError
@@ -75,14 +75,17 @@ def _int8(request: Request, folder: Path) -> bytes:
         if not worst:
             raise UserError("no INT8 candidate ran, so that its layers could be compared with float")
     (encoding,) = request.conversion.encodings
-    return integer.quantize(
+    outputs = "float32" if request.rung == "float-outputs" else encoding.output_dtype
+    calibrated, fences = fence.build(calibrated, nodes, float_outputs=outputs == "float32")
+    content = integer.quantize(
         calibrated,
         input_dtype=encoding.input_dtype,
-        output_dtype=encoding.output_dtype,
+        output_dtype=outputs,
         dense_per_channel=encoding.dense_per_channel,
         float_operators=request.denied,
-        float_nodes=nodes,
+        float_nodes=nodes | fences,
     )
+    return fence.take_out(content)
 
 
 def _samples(request: Request, progress: Progress) -> integer.Samples:
