@@ -18,6 +18,11 @@ INT8_ONLY = ("int8", "int8-clipped")
 SLOW = 4.0  # times float's time on this computer: kernels that nobody has made fast. Taken only when nothing else fits
 
 
+def percent(share: float) -> str:
+    """With two digits behind the point, or as many as it has."""
+    return f"{share:.2%}" if share >= 1e-4 or not share else f"{100 * share:.3g}%"
+
+
 @dataclass(frozen=True)
 class Candidate:
     """`drop` is what it loses of `metric` against float, as a share of 1; `latency_ratio` its time on this computer
@@ -53,6 +58,6 @@ class Candidate:
         """With the reason why it was passed over for the one that was `taken`, if any was."""
         if self.name == taken or self.drop is None:
             return self
-        budget = f"{100 * max_drop:.2f} %"
+        budget = percent(max_drop).replace("%", " %")
         slow = f"within {budget}, but {self.latency_ratio or 0.0:.1f} times float's time here"
         return replace(self, passed_over=f"above {budget}" if self.drop > max_drop else slow)

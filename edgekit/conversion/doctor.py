@@ -3,9 +3,10 @@
 Nothing here is certain: a finding says what was seen, and what to try.
 """
 
+import math
 from collections.abc import Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -136,7 +137,7 @@ def examine(request: Request, progress: Progress) -> Diagnosis:
         *_twice(content, seen, engine.inputs[0].shape, kept.samples),
     ]
     progress("examine", 2, 4)
-    found += _tried(request, engine, kept, pixels=data.pixels)
+    found += _tried(request, engine, kept, len(data.classes), pixels=data.pixels)
     progress("examine", 3, 4)
     settled = _enough(reach, before)
     enough = None if settled is None else before + settled
@@ -175,9 +176,12 @@ def _kept(
     return kept, reached or beside.submit(_reach, model, kept.samples, request.ranges)
 
 
-def _tried(request: Request, engine: Engine, kept: _Kept, *, pixels: bool) -> list[Finding]:
+def _tried(request: Request, engine: Engine, kept: _Kept, classes: int, *, pixels: bool) -> list[Finding]:
     """Whether another range or colour order suits the model better than the declared, or than that of the arrays."""
     classifies = request.task == "classification"
+    scores = math.prod(engine.outputs[0].shape[1:])
+    if classes and classes != max(2, scores):  # the folders are no classes of its
+        kept = replace(kept, labels=[None] * len(kept.labels))
     if pixels and request.preprocess is not None:
         return trial.compare(engine, request.preprocess, kept.tried, kept.labels, classifies=classifies)
     read = trial.reading(kept.tried, request.preprocess)

@@ -15,7 +15,7 @@ from edgekit_runtime.manifest import ANCHORS
 
 from edgekit import worker
 from edgekit.conversion import layers, prove, quantize, rungs
-from edgekit.conversion.candidate import INT8_ONLY, RUNGS, Candidate
+from edgekit.conversion.candidate import INT8_ONLY, RUNGS, Candidate, percent
 from edgekit.errors import CheckFailed, UserError
 from edgekit.profiles.profile import DeviceProfile
 from edgekit.runtimes import gate
@@ -100,7 +100,7 @@ def _none_fits(model: str, candidates: Sequence[Candidate], budget: Budget) -> C
         why += ", and the profile takes INT8 only"
         ways.insert(0, "drop int8_only from the profile, so that what INT8 spoils may stay in float")
     return CheckFailed(
-        f"{model}: no candidate loses at most {budget.max_drop:.2%}: {why}",
+        f"{model}: no candidate loses at most {percent(budget.max_drop)}: {why}",
         hint="; or ".join(ways),
         candidates=[schema.plain(one.judged(budget.max_drop, None)) for one in candidates],
         max_drop=budget.max_drop,
@@ -137,7 +137,7 @@ class _Climb:
             os.replace(one.path, self.folder / quantize.INT8)
         taken = one.judged
         place = "of those within the fastest" if taken.slow else "the first candidate within"
-        reason = f"{taken.what}: loses {taken.drop:.2%} of {taken.metric}, {place} {self.budget.max_drop:.2%}"
+        reason = f"{taken.what}: loses {taken.drop:.2%} of {taken.metric}, {place} {percent(self.budget.max_drop)}"
         if taken.latency_ratio is not None and (taken.latency_low or 0.0) >= 1:
             reason += f"; no faster than float on this computer ({taken.latency_ratio:.2f} of its time)"
         usual = [note for note in self.made.notes if taken.name == "int8" or not note.startswith(quantize.IN_FLOAT)]

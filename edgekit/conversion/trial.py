@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 
 from edgekit.conversion.finding import Finding
 from edgekit.datasets.declaration import RANGES
+from edgekit.validation.classification import by_chance
 
 Array = NDArray[Any]
 IMAGENET = ((123.675, 116.28, 103.53), (58.395, 57.12, 57.375))
@@ -36,7 +37,6 @@ LEAST = 0.02  # nats: less is of no account, however sure
 CHANGED = 0.05  # share of pictures with another best class; else the model was only made bolder
 FEWEST = 16  # pictures that say anything
 REACHED = 0.6  # of a range's width: values that reach less far are of another range, or of no pictures
-BY_CHANCE = 0.3  # Cohen's kappa: with less, and within CLEARLY of none, answers and labels have nothing in common
 # Times the input: with more of it any answer becomes a surer one. -1..1 is twice as loud as 0..1, and has to be told
 # from it; ImageNet's mean and std are 2.2 times as loud as -1..1, and were seen to make right answers surer.
 LOUDER = 2.1
@@ -135,7 +135,7 @@ def compare(
         tried = [picture[..., ::-1] for picture in pictures] if flipped else pictures
         others[name] = _answers(engine, other, tried, labels)
     found = []
-    if usual.right is None or all(_by_chance(one.best, labels) for one in (usual, *others.values())):
+    if usual.right is None or all(by_chance(one.best, labels) for one in (usual, *others.values())):
         if not (classifies or usual.probable):
             return []
         if usual.right is not None:
@@ -170,18 +170,6 @@ def _best(answers: dict[str, _Answers], known: dict[str, Preprocess]) -> str:
 
 def _ranked(answers: _Answers) -> Array:
     return answers.tells if answers.right is None else answers.right
-
-
-def _by_chance(best: Array, labels: Sequence[int | None]) -> bool:
-    """Whether the best classes are right no more often than if they were dealt out anew. One label tells nothing."""
-    right = np.array(labels, int)
-    known = np.unique(right)
-    if len(known) < 2:
-        return False
-    hits = float((best == right).mean())
-    chance = float(sum((best == label).mean() * (right == label).mean() for label in known))
-    spread = math.sqrt(chance * (1 - chance) / len(right))
-    return hits <= chance + CLEARLY * spread and hits - chance < BY_CHANCE * (1 - chance)
 
 
 def _wrong_labels(best: Array, labels: Sequence[int | None]) -> Finding:

@@ -13,6 +13,7 @@ from edgekit.models.graph import (
     MAX_BYTES,
     PLACEHOLDERS,
     FrozenGraph,
+    all_nodes,
     ancestors,
     in_order,
     is_variable,
@@ -46,7 +47,7 @@ def read(path: Path) -> FrozenGraph:
             f"{path}: not frozen: the values of {len(variables)} variables, such as '{variables[0]}', are not in it",
             hint="give the checkpoint that belongs to it, or freeze it",
         )
-    nodes = len(graph.node)
+    nodes = len(all_nodes(graph))
     graph, dropouts = dropout.remove(graph)
     flags = inference.flags(graph)
     graph = inference.settled(graph, flags) if flags else graph

@@ -5,6 +5,7 @@ Keras 3 cannot load many a Keras 2 file and the other way round, so each file go
 
 import contextlib
 import tempfile
+import zipfile
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import Any
 from edgekit.errors import UserError
 from edgekit.models import keras_archive, keras_h5
 from edgekit.models.keras_h5 import KerasFile
+from edgekit.models.source import COPY_AGAIN
 
 HALF = "it computes in float16 or bfloat16; it was converted as one that computes in float32"
 _HALVES = ("float16", "bfloat16")
@@ -47,9 +49,12 @@ def load(path: Path, form: str, *, trust_code: bool) -> Any:
             model = keras.saving.load_model(known, compile=False, safe_mode=not trust_code)
     except Exception as error:  # Keras raises whatever the layers raise
         reason = " ".join(str(error).split())[:300]
-        raise UserError(
-            f"{path}: Keras {keras.__version__} cannot load it: {reason}", hint=f"it was saved by Keras {file.keras}"
-        ) from error
+        hint = f"it was saved by Keras {file.keras}"
+        if "Could not locate class" in reason or "Unknown layer" in reason:
+            hint = "it has a class of its own: where that is known, model.export('saved_model'), and convert this"
+        elif isinstance(error, zipfile.BadZipFile | EOFError):
+            hint = COPY_AGAIN
+        raise UserError(f"{path}: Keras {keras.__version__} cannot load it: {reason}", hint=hint) from error
     if not getattr(model, "inputs", None):
         raise UserError(f"{path}: the model has no inputs: it was saved before it was built")
     return model

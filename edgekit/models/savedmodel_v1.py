@@ -19,14 +19,19 @@ def freeze(path: Path, found: Graph) -> FrozenGraph:
         with v1.Graph().as_default() as imported, v1.Session(graph=imported) as session:
             v1.saved_model.load(session, found.tags or [SERVE_TAG], str(path))
             ends = sorted({graph.node_name(name) for name in outputs.values()})
-            constant = v1.graph_util.convert_variables_to_constants(session, imported.as_graph_def(), ends)
+            whole = imported.as_graph_def()
+            given = {graph.node_name(name) for name in inputs.values()}
+            flags = {name: value for name, value in inference.flags(whole).items() if name not in given}
+            whole = inference.decided(whole, flags)
+            constant = v1.graph_util.convert_variables_to_constants(session, whole, ends)
             constant, dropouts = dropout.remove(constant)
-            part = inference.pruned(path, constant, inputs.values(), outputs.values(), {})
+            part = inference.pruned(path, constant, inputs.values(), outputs.values(), flags)
     except (tf.errors.OpError, ValueError, KeyError, TypeError, OSError) as error:
         reason = str(getattr(error, "message", error)).strip().splitlines()
         raise UserError(
             f"{path}: TensorFlow {tf.__version__} cannot load it: {reason[0][:300] if reason else error!r}",
             hint="export it again with a current TensorFlow",
         ) from error
-    frozen = FrozenGraph(part, inputs, outputs, dropout.note(dropouts), nodes_before=found.nodes)
+    notes = (*inference.note(flags), *dropout.note(dropouts))
+    frozen = FrozenGraph(part, inputs, outputs, notes, nodes_before=found.nodes)
     return graph.connected(frozen, part)

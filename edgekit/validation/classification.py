@@ -1,5 +1,7 @@
 """Classification: top-1 and top-5 accuracy; of two classes the area under the ROC curve, too."""
 
+import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -12,6 +14,9 @@ from edgekit.validation.metric import Metric
 
 Array = NDArray[Any]
 TOP = 5
+FEWEST = 50  # labelled samples: of fewer good answers may be right by chance
+# Standard errors, and Cohen's kappa: within these of none, answers and labels have nothing in common.
+CLEARLY, BY_CHANCE = 3.0, 0.3
 LOGIT = "its single score is no probability but a logit: from 0 on it stands for the second class"
 
 
@@ -53,7 +58,14 @@ class Classification:
                 f"labels that the model's {self._classes} classes do not have: {', '.join(map(str, strange[:5]))}",
                 truth=str(self._data.path),
             )
-        found = [self._hits("top-1 accuracy", 1)]
+        hits = self._hits("top-1 accuracy", 1)
+        if len(self._labels) >= FEWEST and by_chance(np.array([first for first, *_ in self._best[0]]), self._labels):
+            self.notes.append(
+                f"no accuracy: float itself is right in {hits.float_value:.1%} of {hits.n} samples, no more than by "
+                "chance: are they scaled as the model was trained, and the labels in the order of its outputs?"
+            )
+            return ()
+        found = [hits]
         if self._classes > TOP:
             found.append(self._hits("top-5 accuracy", TOP))
         if self._classes == 2 and len(set(self._labels)) == 2:
@@ -67,6 +79,18 @@ class Classification:
             [label in ranked[:count] for label, ranked in zip(self._labels, ranks, strict=True)] for ranks in self._best
         )
         return metric.of_means(name, one, other)
+
+
+def by_chance(best: Array, labels: Sequence[int | None]) -> bool:
+    """Whether the best classes are right no more often than if they were dealt out anew. One label tells nothing."""
+    right = np.array(labels, int)
+    known = np.unique(right)
+    if len(known) < 2:
+        return False
+    hits = float((best == right).mean())
+    chance = float(sum((best == label).mean() * (right == label).mean() for label in known))
+    spread = math.sqrt(chance * (1 - chance) / len(right))
+    return hits <= chance + CLEARLY * spread and hits - chance < BY_CHANCE * (1 - chance)
 
 
 def best(scores: Array, middle: float) -> list[int]:

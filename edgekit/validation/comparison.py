@@ -19,7 +19,7 @@ from edgekit.validation.classification import TOP, best
 from edgekit.validation.fidelity import Fidelity
 from edgekit.validation.latency import Race, threads
 from edgekit.validation.score import open_score
-from edgekit.validation.validate import RIGHT, Request, Saturation, Validation, spoiled
+from edgekit.validation.validate import NO_TASK, Request, Saturation, Validation, spoiled
 from edgekit.worker import Progress
 
 Array = NDArray[Any]
@@ -56,7 +56,8 @@ def compare(request: Request, progress: Progress) -> Validation:
     metrics = () if score is None else score.metrics()
     notes = () if score is None else tuple(score.notes)
     if data.labelled and request.task == "raw":
-        notes = (f"the labels are not used, since no task was declared: {RIGHT['raw']}",)
+        several = f"its {len(int8.outputs)} outputs leave open whose they are"
+        notes = (f"the labels are not used, since {several if len(int8.outputs) > 1 else NO_TASK}",)
     saturation = tally.saturation()
     distances = tuple(fidelity.distance() for fidelity in tally.fidelities)
     around = tally.around_mean()

@@ -31,6 +31,7 @@ RIGHT = {
     "restoration": "give the right pictures or arrays with --truth",
     "raw": 'declare a task, such as "classification" for labels, when the model is converted',
 }
+NO_TASK = f"no task was declared: {RIGHT['raw']}"
 
 
 @dataclass(frozen=True)
@@ -219,8 +220,9 @@ def check(validation: Validation, thresholds: Thresholds) -> None:
     if thresholds.max_accuracy_drop is not None:
         if not validation.metrics:
             why = "no task was declared" if validation.task == "raw" else "the data have no labels and no truth"
+            said = next((note for note in validation.notes if note.startswith("no accuracy")), why)
             raise UserError(
-                f"the loss of a {validation.task} model cannot be judged: {why}",
+                f"the loss of a {validation.task} model cannot be judged: {said}",
                 hint=f"{RIGHT[validation.task]}; or leave the threshold out",
                 task=validation.task,
             )

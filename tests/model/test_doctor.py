@@ -24,6 +24,7 @@ from edgekit.datasets.declaration import RANGES, declare
 from edgekit.errors import UserError
 from edgekit.models.source import open_model
 from edgekit.profiles.profile import DeviceProfile
+from edgekit.validation.classification import by_chance
 from tests.model.conftest import Converted
 
 
@@ -128,14 +129,22 @@ class TestDeclaration:
         assert list(findings) == ["labels"]
         assert "of 192 samples, no more than by chance" in findings["labels"]
 
+    def test_folders_that_are_no_classes_are_no_wrong_labels(self, shared: Path, cifar: Path, tmp_path: Path) -> None:
+        for number, path in enumerate(sorted(cifar.rglob("*.jpg"))[:400]):
+            folder = tmp_path / ("val2017" if number % 2 else "train2017")
+            folder.mkdir(exist_ok=True)
+            (folder / f"{number}.jpg").symlink_to(path)
+        model = shared / "reference/mlperf_tiny_tflite/image_classification/trained_models/pretrainedResnet.tflite"
+        assert examine(asked(model, tmp_path, preprocess=Preprocess(32, 32), task="classification")) == {}
+
 
 def test_chance_is_told_from_few_labels() -> None:
     rare = [0] * 59 + [1]
-    assert not trial._by_chance(np.array(rare), rare)
-    assert not trial._by_chance(np.zeros(60, int), [1] * 60)  # of one label nothing is told
-    assert trial._by_chance(np.array([0, 1] * 30), [1, 0] * 30)
-    assert trial._by_chance(np.array([0, 1] * 30), [0, 0, 1, 1] * 15)
-    assert not trial._by_chance(np.array([0, 1] * 30), [0, 1, 0, 1, 1, 0] * 10)  # 80 % of two classes
+    assert not by_chance(np.array(rare), rare)
+    assert not by_chance(np.zeros(60, int), [1] * 60)  # of one label nothing is told
+    assert by_chance(np.array([0, 1] * 30), [1, 0] * 30)
+    assert by_chance(np.array([0, 1] * 30), [0, 0, 1, 1] * 15)
+    assert not by_chance(np.array([0, 1] * 30), [0, 1, 0, 1, 1, 0] * 10)  # 80 % of two classes
 
 
 @pytest.mark.shared

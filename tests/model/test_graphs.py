@@ -214,10 +214,11 @@ def test_names_that_no_parameter_may_have_and_a_placeholder_that_leads_nowhere(
     assert [spec.name for spec in record.outputs] == ["b_c_d"]
 
 
-def test_a_saved_model_of_tensorflow_1_that_only_tensorflow_2_loads(
-    vectors: Path, board: DeviceProfile, tmp_path: Path
+@pytest.mark.parametrize("moments", [False, True])
+def test_a_saved_model_of_tensorflow_1_with_a_condition_of_functions(
+    vectors: Path, board: DeviceProfile, tmp_path: Path, moments: bool
 ) -> None:
-    """A condition on a flag of training, as a function."""
+    """On a flag of training: a dropout, and the moments of a batch, for which inference has a variable."""
     import tensorflow as tf
 
     v1 = tf.compat.v1
@@ -227,10 +228,22 @@ def test_a_saved_model_of_tensorflow_1_that_only_tensorflow_2_loads(
         x = v1.placeholder(tf.float32, [None, 4], name="x")
         training = v1.placeholder_with_default(False, [], name="is_training")
         weights = v1.get_variable("w", [4, 3])
-        y = tf.nn.softmax(tf.cond(training, lambda: tf.nn.dropout(x, 0.5), lambda: tf.identity(x)) @ weights)
+        mean = v1.get_variable("mean", [4], initializer=v1.constant_initializer([1.0, 2.0, 3.0, 4.0]))
+        if moments:
+            seen = tf.cond(training, lambda: x - tf.reduce_mean(x, 0), lambda: x - mean)
+        else:
+            seen = tf.cond(training, lambda: tf.nn.dropout(x, 0.5), lambda: tf.identity(x))
+        y = tf.nn.softmax(seen @ weights)
         session.run(v1.global_variables_initializer())
         v1.saved_model.simple_save(session, str(tmp_path / "model"), {"x": x}, {"y": y})
-    convert.convert(tmp_path / "model", profile=board, data=vectors, output=tmp_path / "m.tflite", allow_float=True)
+        rows = np.load(vectors)[:8].astype(np.float32)
+        wanted = session.run(y, {x: rows, training: False})
+    output = tmp_path / "m.tflite"
+    record = convert.convert(tmp_path / "model", profile=board, data=vectors, output=output, allow_float=True)
+    assert "the placeholder is_training is false in inference" in record.notes
+    with Engine.load(Files.of(output).float) as engine:
+        got = np.concatenate([engine.infer_real([row[None]])[0] for row in rows])
+    np.testing.assert_allclose(got, wanted, atol=1e-5)
 
 
 def test_a_frozen_graph_that_was_cut_between_two_nodes_is_doubted(shared: Path, tmp_path: Path) -> None:

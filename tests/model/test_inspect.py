@@ -96,6 +96,34 @@ class TestInspect:
         # Embedding 10x4, Dense 8x4+4, and two Dense layers of 16 inputs
         assert found.parameters == 40 + 36 + 16 * 2 + 2 + 16 * 3 + 3
 
+    def test_why_keras_does_not_load_a_file_is_told_apart(self, models: Path, tmp_path: Path) -> None:
+        """A class of the model's own, and weights that are damaged."""
+        import keras
+
+        class Own(keras.Model):  # type: ignore[misc]
+            def __init__(self) -> None:
+                super().__init__()
+                self.dense = keras.layers.Dense(2)
+
+            def call(self, x: Any) -> Any:
+                return self.dense(x)
+
+        Own.__module__ = "__main__"  # as in a script that is run
+        own = Own()
+        own(np.zeros((1, 3), np.float32))
+        own.save(tmp_path / "own.keras")
+        with pytest.raises(UserError, match="Could not locate class") as caught:
+            keras_model.load(tmp_path / "own.keras", "keras", trust_code=False)
+        assert "model.export('saved_model')" in (caught.value.hint or "")
+        content = bytearray((models / "colours.keras").read_bytes())
+        with zipfile.ZipFile(models / "colours.keras") as archive:
+            weights = archive.getinfo("model.weights.h5")
+        content[weights.header_offset + weights.compress_size // 2] ^= 255
+        (tmp_path / "damaged.keras").write_bytes(content)
+        with pytest.raises(UserError, match="cannot load it") as caught:
+            keras_model.load(tmp_path / "damaged.keras", "keras", trust_code=False)
+        assert (caught.value.hint or "").startswith("copy it again")
+
     def test_a_keras_model_under_any_name(self, models: Path, tmp_path: Path) -> None:
         """Keras itself goes by the suffix."""
         keras_model.load(models / "colours.keras", "keras", trust_code=False).save(tmp_path / "colours.h5")

@@ -163,6 +163,27 @@ class TestRefused:
             validate_conversion(colours.path, vectors)
 
 
+@pytest.mark.parametrize("labelled", [(400, "dealt"), (400, "right"), (40, "dealt")])
+def test_an_accuracy_that_float_itself_has_by_chance_proves_nothing(tmp_path: Path, labelled: tuple[int, str]) -> None:
+    """Rows of another scale, or labels in another order: INT8 is as bad as float, and no gate may pass for that."""
+    count, kind = labelled
+    model = Path(__file__).parents[1] / "fixtures/models/fixed.tflite"
+    rng = np.random.default_rng(0)
+    rows = rng.normal(0, 1, (count, 6)).astype(np.float32)
+    with Engine.load(model) as engine:
+        best = np.array([int(engine.infer_real([row[None]])[0].argmax()) for row in rows])
+    np.savez(tmp_path / "data.npz", x=rows, y=best if kind == "right" else rng.permutation(best))
+    found = validate(model, model, tmp_path / "data.npz", task="classification")
+    if (count, kind) != (400, "dealt"):
+        assert found.metrics
+        return
+    assert found.metrics == ()
+    (note,) = [note for note in found.notes if note.startswith("no accuracy: float itself is right in")]
+    assert "no more than by chance" in note
+    with pytest.raises(UserError, match="cannot be judged: no accuracy: float itself"):
+        check(found, Thresholds(max_accuracy_drop=0.01))
+
+
 def test_labels_without_a_task_are_not_called_missing(tmp_path: Path) -> None:
     model = Path(__file__).parents[1] / "fixtures/models/fixed.tflite"
     rows = np.random.default_rng(0).normal(0, 1, (20, 6)).astype(np.float32)
