@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from edgekit.errors import CheckFailed
 from edgekit.models import flatbuffer
 
 MARK = "/edgekit_fence"
@@ -22,6 +23,8 @@ def build(calibrated: bytes, nodes: Collection[str], *, float_outputs: bool) -> 
     """
     from ai_edge_litert import schema_py_generated as schema_fb
 
+    if not nodes:
+        return calibrated, set()
     model = schema_fb.ModelT.InitFromPackedBuf(calibrated, 0)
     graph = model.subgraphs[0]
     names = [(tensor.name or b"").decode() for tensor in graph.tensors]
@@ -49,8 +52,8 @@ def build(calibrated: bytes, nodes: Collection[str], *, float_outputs: bool) -> 
     return flatbuffer.packed(model, len(calibrated)), {names[index] + MARK for index in fences}
 
 
-def take_out(content: bytes) -> bytes:
-    """The model without its fences."""
+def take_out(content: bytes, count: int) -> bytes:
+    """The model without its fences, of which it has `count`. Raises CheckFailed where TensorFlow has changed one."""
     from ai_edge_litert import schema_py_generated as schema_fb
 
     model = schema_fb.ModelT.InitFromPackedBuf(content, 0)
@@ -62,7 +65,9 @@ def take_out(content: bytes) -> bytes:
         and MARK in (graph.tensors[operator.outputs[0]].name or b"").decode()
         and _code(model, operator) == schema_fb.BuiltinOperator.MUL
     }
-    graph.operators = [operator for operator in graph.operators if int(operator.outputs[0]) not in same]
+    if len(same) != count:
+        raise CheckFailed("TensorFlow has changed what keeps the scales of operators in float apart")
+    graph.operators = [one for one in graph.operators if not (len(one.outputs) and int(one.outputs[0]) in same)]
     for operator in graph.operators:
         operator.inputs = [same.get(int(index), int(index)) for index in operator.inputs]
     return flatbuffer.packed(model, len(content)) if same else content

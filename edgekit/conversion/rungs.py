@@ -85,7 +85,7 @@ def _int8(request: Request, folder: Path) -> bytes:
         float_operators=request.denied,
         float_nodes=nodes | fences,
     )
-    return fence.take_out(content)
+    return fence.take_out(content, len(fences))
 
 
 def _samples(request: Request, progress: Progress) -> integer.Samples:
