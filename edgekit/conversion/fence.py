@@ -17,24 +17,19 @@ MARK = "/edgekit_fence"
 _TWICE = 2.0  # by one the quantizer would leave it out itself
 
 
-def build(calibrated: bytes, nodes: Collection[str], *, float_outputs: bool) -> tuple[bytes, set[str]]:
+def build(calibrated: bytes, nodes: Collection[str]) -> tuple[bytes, set[str]]:
     """The model with a fence before each operator that makes one of the tensors `nodes`, and without the ranges of
-    these (but for outputs that are to be stored); and the names of what the fences make.
+    those that only such operators take; and the names of what the fences make.
     """
     from ai_edge_litert import schema_py_generated as schema_fb
 
-    if not nodes:
-        return calibrated, set()
     model = schema_fb.ModelT.InitFromPackedBuf(calibrated, 0)
     graph = model.subgraphs[0]
     names = [(tensor.name or b"").decode() for tensor in graph.tensors]
     kept = [any(names[index] in nodes for index in operator.outputs) for operator in graph.operators]
-    before = {
-        int(index)
-        for operator, stays in zip(graph.operators, kept, strict=True)
-        if not stays
-        for index in operator.outputs
-    }
+    others = [operator for operator, stays in zip(graph.operators, kept, strict=True) if not stays]
+    before = {int(index) for operator in others for index in operator.outputs}
+    stored = {int(index) for operator in others for index in operator.inputs}
     fences: dict[int, int] = {}
     operators = []
     for operator, stays in zip(graph.operators, kept, strict=True):
@@ -46,7 +41,7 @@ def build(calibrated: bytes, nodes: Collection[str], *, float_outputs: bool) -> 
             operator.inputs = [fences.get(int(index), int(index)) for index in operator.inputs]
         operators.append(operator)
         for index in operator.outputs if stays else ():
-            if float_outputs or index not in graph.outputs:
+            if index not in stored:
                 graph.tensors[index].quantization = None
     graph.operators = operators
     return flatbuffer.packed(model, len(calibrated)), {names[index] + MARK for index in fences}

@@ -66,21 +66,20 @@ def _int8(request: Request, folder: Path) -> bytes:
         report = schema.load_json(LayerReport, (folder / REPORT).read_text("ascii"), REPORT)
     if request.clip:
         calibrated = ranges.clipped(calibrated, report.ranges)
-    nodes: set[str] = set()
+    nodes, fences = set[str](), set[str]()
     if request.rung == "float-outputs":
         nodes = forming_outputs((folder / quantize.FLOAT).read_bytes())
+        calibrated, fences = fence.build(calibrated, nodes)
     elif request.rung in _SHARES:
         worst = sorted(report.errors, key=lambda layer: -layer.own)
         nodes = {layer.tensor for layer in worst[: max(1, int(len(worst) * _SHARES[request.rung]))]}
         if not worst:
             raise UserError("no INT8 candidate ran, so that its layers could be compared with float")
     (encoding,) = request.conversion.encodings
-    outputs = "float32" if request.rung == "float-outputs" else encoding.output_dtype
-    calibrated, fences = fence.build(calibrated, nodes, float_outputs=outputs == "float32")
     content = integer.quantize(
         calibrated,
         input_dtype=encoding.input_dtype,
-        output_dtype=outputs,
+        output_dtype="float32" if request.rung == "float-outputs" else encoding.output_dtype,
         dense_per_channel=encoding.dense_per_channel,
         float_operators=request.denied,
         float_nodes=nodes | fences,
