@@ -5,6 +5,7 @@ answers with JSON lines: progress, then one result or one error. Everything else
 """
 
 import contextlib
+import ctypes
 import errno
 import importlib
 import json
@@ -124,6 +125,13 @@ def is_full(error: Exception) -> bool:
     """Whether a disk, or memory, was full: the caller's machine, and no model's fault."""
     full = isinstance(error, OSError) and error.errno in FULL
     return full or isinstance(error, MemoryError) or type(error).__name__ == "ResourceExhaustedError"
+
+
+def give_back() -> None:
+    """Return to the system what has been freed, which GNU's C library keeps, before a long stage begins."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)
 
 
 def _converse(child: "subprocess.Popen[str]", request: dict[str, Any], progress: Progress | None) -> dict[str, Any]:

@@ -166,6 +166,7 @@ def quantize(request: Request, progress: Progress) -> tuple[Quantized, ...]:
     (folder / FLOAT).write_bytes(float_model)
     _require_usable(model, ready, float_model)
     whole = measured.compare(opened.original, folder / FLOAT, data, preprocess, request.seed) if preprocess else ()
+    worker.give_back()
     progress("float", 1, 1)
     declared_heads = _declared(model, ready, flatbuffer.parse(float_model).outputs, folder)
     stream = data.stream(inputs, preprocess, count=request.samples, seed=request.seed)
