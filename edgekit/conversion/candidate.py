@@ -1,5 +1,6 @@
 """Candidate: one way to make a model small, from full INT8 outwards, and how it was judged."""
 
+import math
 from dataclasses import dataclass, replace
 
 # From the fastest on most boards to the one that changes least: the first that keeps the budget is taken.
@@ -20,7 +21,8 @@ SLOW = 4.0  # times float's time on this computer: kernels that nobody has made 
 
 def percent(share: float) -> str:
     """With two digits behind the point, or as many as it has."""
-    return f"{share:.2%}" if share >= 1e-4 or not share else f"{100 * share:.3g}%"
+    short = f"{share:.2%}"
+    return short if math.isclose(float(short[:-1]), 100 * share) else f"{100 * share:.4g}%"
 
 
 @dataclass(frozen=True)

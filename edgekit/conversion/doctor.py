@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from edgekit_runtime import schema
+from edgekit_runtime import batch, schema
 from edgekit_runtime.engine import Engine
 from edgekit_runtime.manifest import Preprocess
 from numpy.typing import NDArray
@@ -179,7 +179,7 @@ def _kept(
 def _tried(request: Request, engine: Engine, kept: _Kept, classes: int, *, pixels: bool) -> list[Finding]:
     """Whether another range or colour order suits the model better than the declared, or than that of the arrays."""
     classifies = request.task == "classification"
-    scores = math.prod(engine.outputs[0].shape[1:])
+    scores = math.prod(batch.sample_shape(engine.outputs[0]))
     if classes and classes != max(2, scores):  # the folders are no classes of its
         kept = replace(kept, labels=[None] * len(kept.labels))
     if pixels and request.preprocess is not None:

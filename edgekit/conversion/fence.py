@@ -26,25 +26,25 @@ def build(calibrated: bytes, nodes: Collection[str]) -> tuple[bytes, set[str]]:
     model = schema_fb.ModelT.InitFromPackedBuf(calibrated, 0)
     graph = model.subgraphs[0]
     names = [(tensor.name or b"").decode() for tensor in graph.tensors]
-    kept = [any(names[index] in nodes for index in operator.outputs) for operator in graph.operators]
+    kept = [any(names[index] in nodes for index in operator.outputs if index >= 0) for operator in graph.operators]
     others = [operator for operator, stays in zip(graph.operators, kept, strict=True) if not stays]
-    before = {int(index) for operator in others for index in operator.outputs}
+    before = {int(index) for operator in others for index in operator.outputs} | {int(index) for index in graph.inputs}
     stored = {int(index) for operator in others for index in operator.inputs}
     fences: dict[int, int] = {}
     operators = []
     for operator, stays in zip(graph.operators, kept, strict=True):
         for index in map(int, operator.inputs if stays else ()):
             if index in before and index not in fences and graph.tensors[index].type == schema_fb.TensorType.FLOAT32:
-                fences[index] = _tensor(model, names[index] + MARK, like=graph.tensors[index])
+                fences[index] = _tensor(model, f"{names[index]}{MARK}{index}", like=graph.tensors[index])
                 operators.append(_product(model, index, fences[index]))
         if stays:
             operator.inputs = [fences.get(int(index), int(index)) for index in operator.inputs]
         operators.append(operator)
         for index in operator.outputs if stays else ():
-            if index not in stored:
+            if index >= 0 and index not in stored:
                 graph.tensors[index].quantization = None
     graph.operators = operators
-    return flatbuffer.packed(model, len(calibrated)), {names[index] + MARK for index in fences}
+    return flatbuffer.packed(model, len(calibrated)), {f"{names[index]}{MARK}{index}" for index in fences}
 
 
 def take_out(content: bytes, count: int) -> bytes:

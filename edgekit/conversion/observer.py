@@ -43,6 +43,7 @@ class Observer:
         self._made = flatbuffer.activations(content)
         self._tensors = tuple(self._made)
         self._ends = np.tile(_FIRST, (len(self._tensors), 1))
+        self._filled = np.zeros(len(self._tensors), bool)  # has had values, numbers or not
         self._kept: list[Array] = []
 
     @classmethod
@@ -59,21 +60,26 @@ class Observer:
     def add(self, inputs: Sequence[Array]) -> None:
         """One sample."""
         self._run(inputs)
-        ends = np.array([_ends(self._interpreter.tensor(index)()) for index in self._tensors], np.float32)
-        ends = ends.reshape(-1, 2)
+        seen = [self._interpreter.tensor(index)() for index in self._tensors]
+        self._filled |= [values.size > 0 for values in seen]
+        ends = np.array([_ends(values) for values in seen], np.float32).reshape(-1, 2)
+        del seen  # views, which hold the interpreter
         self._ends[:, 0] = np.fmin(self._ends[:, 0], ends[:, 0])
         self._ends[:, 1] = np.fmax(self._ends[:, 1], ends[:, 1])
         if len(self._kept) < KEPT:
             self._kept.append(ends)
 
     def calibrated(self) -> bytes:
-        """The model with the range of each tensor, over all samples, written into it.
+        """The model with the range of each tensor, over all samples, written into it: without ends where none of its
+        values was a number.
 
         What was zero throughout (units that never answer) may be up to 1: TensorFlow would give it a scale of 8e-9, and
         XNNPACK runs no convolution that scales by as much.
         """
         dead = (self._ends[:, 0] == 0) & (self._ends[:, 1] == _FIRST[1])
-        ends = np.where(dead[:, None], (0.0, 1.0), self._ends).tolist()
+        lost = self._filled & (self._ends[:, 0] == _FIRST[0])
+        ends = np.where(dead[:, None], (0.0, 1.0), self._ends)
+        ends = np.where(lost[:, None], (-np.inf, np.inf), ends).tolist()
         return ranges.written(self._content, dict(zip(self._tensors, map(tuple, ends), strict=True)))
 
     def first(self) -> Array:

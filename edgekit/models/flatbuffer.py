@@ -148,11 +148,11 @@ def activations(content: bytes) -> dict[int, bool]:
     for operator in (graph.Operators(index) for index in range(graph.OperatorsLength())):
         given += [operator.Inputs(number) for number in range(operator.InputsLength())]
         made += [operator.Outputs(number) for number in range(operator.OutputsLength())]
-    found = {}
+    found, results = {}, set(made)
     for index in (index for index in (*made, *given) if index >= 0):
         tensor = graph.Tensors(index)
         if tensor.Type() == schema_fb.TensorType.FLOAT32 and constant(model, tensor) is None:
-            found[index] = index in made
+            found[index] = index in results
     return found
 
 

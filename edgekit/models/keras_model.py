@@ -51,7 +51,7 @@ def load(path: Path, form: str, *, trust_code: bool) -> Any:
         reason = " ".join(str(error).split())[:300]
         hint = f"it was saved by Keras {file.keras}"
         if "Could not locate class" in reason or "Unknown layer" in reason:
-            hint = "it has a class of its own: where that is known, model.export('saved_model'), and convert this"
+            hint += "; where its class is known, model.export('saved_model'), and convert this"
         elif isinstance(error, zipfile.BadZipFile | EOFError):
             hint = COPY_AGAIN
         raise UserError(f"{path}: Keras {keras.__version__} cannot load it: {reason}", hint=hint) from error

@@ -43,8 +43,8 @@ class PictureInput:
 
     `scaled = (pixel - mean) / std`, pixels being 0 to 255, in the order `color`. An input of text takes a file's bytes,
     or with `example` the tf.train.Example of the Object Detection API. `resize` and `filter` are those of the runtime's
-    that do what the graph does, None where it takes one size only; noise then is `apart` in the mean, in levels of a
-    pixel: 0 where no filter but the graph's own could be nearer.
+    that do what the graph does, None where it takes the network's size only; noise then is `apart` in the mean, in
+    levels of a pixel: 0 where no filter but the graph's own could be nearer.
     """
 
     name: str
@@ -63,6 +63,7 @@ class PictureInput:
     pad: int = 0
     filter: str | None = None
     apart: float = 0.0
+    taken: tuple[int, int] | None = None  # height and width, where the graph takes one size that is not the network's
     # Of real pixels that are scaled before they are given: given = (pixel - outside[0]) / outside[1].
     outside: tuple[tuple[float, ...], tuple[float, ...]] = ((0.0,), (1.0,))
 
@@ -95,7 +96,13 @@ class PictureInput:
         return max(self.std) > _REACH or max(map(abs, self.mean)) > _REACH
 
     def feed(self, pixels: Array) -> Any:
-        """What the input takes for one picture: uint8 (H, W, 3) in RGB, or (H, W, 1)."""
+        """What the input takes for one picture: uint8 (H, W, 3) in RGB, or (H, W, 1), made to fit where it takes one
+        size.
+        """
+        if self.taken is not None and pixels.shape[:2] != self.taken:
+            height, width = self.taken
+            color = "RGB" if pixels.shape[2] == 3 else "GRAY"
+            pixels = load_pixels(pixels, Preprocess(width, height, color, filter="nearest")).reshape(height, width, -1)
         if self.dtype == "string":
             import tensorflow as tf
 
@@ -158,7 +165,7 @@ class PictureInput:
         color = "RGB" if seen.shape[2] == 3 else "GRAY"
         draft = replace(draft, height=int(seen.shape[0]), width=int(seen.shape[1]), color=color)
         if min(sizes[:2]) > 0 and (height, width) != seen.shape[:2]:
-            return draft._of_one_size(path, session, height, width)
+            return replace(draft, taken=(height, width))._of_one_size(path, session, height, width)
         found = draft._scaled(session)
         if found is None:
             raise UserError(
@@ -194,19 +201,24 @@ class PictureInput:
         low, high = (one[self.height // 2, self.width // 2].astype(np.float64) for one in (black, white))
         if (high != low).all():
             std = 255.0 / (high - low)
-            edge = (black * std - low * std)[[0, self.height // 2], [self.width // 2, 0]].max()
+            edge = np.nan_to_num((black * std - low * std)[[0, self.height // 2], [self.width // 2, 0]]).max()
+            pad = int(np.clip(np.rint(edge), 0, 255))
             scaled = replace(self, mean=_rounded(-low * std), std=_rounded(std))
+            places = _ramp(height, width, channels)
             tried = [
-                replace(scaled, color=color, resize=rule, filter=name, pad=int(edge) if rule == "letterbox" else 0)
+                replace(scaled, color=color, resize=rule, filter=name, pad=pad if rule == "letterbox" else 0)
                 for color in (("GRAY",) if self.color == "GRAY" else ("RGB", "BGR"))
                 for rule in RESIZES
                 for name in FILTERS
             ]
+            same = max(_SAME, _HALF / min(self.height, self.width))
+            tried = [one for one in tried if one._difference(session, places).mean() < same]
             errors = [one._error(session, height, width) for one in tried]
             # A third of a size is the middle one of three pixels by 'nearest', too.
-            best = min(range(len(tried)), key=lambda number: (errors[number][0], tried[number].filter != "linear"))
-            if errors[best][0] < max(_SAME, _HALF / min(self.height, self.width)):
-                return replace(tried[best], apart=errors[best][0] if errors[best][1] >= _ROUNDED else 0.0)
+            order = sorted(range(len(tried)), key=lambda number: (errors[number][0], tried[number].filter != "linear"))
+            if order:
+                mean, most = errors[order[0]]
+                return replace(tried[order[0]], apart=mean if most >= _ROUNDED else 0.0)
         raise UserError(
             f"{path}: does more to a picture of {width}x{height}, the only size that it takes, than to resize it to "
             f"{self.width}x{self.height} and to scale its pixels",
@@ -262,8 +274,12 @@ class PictureInput:
     def _error(self, session: Session, height: int, width: int) -> tuple[float, float]:
         """By how many levels the board's noise of that size is apart from the graph's: in the mean, and at most."""
         noise = np.random.default_rng(7).integers(0, 256, (height, width, COLORS[self.color]), np.uint8)
-        error = np.abs(self.seen(session, noise) * self.std + self.mean - load_pixels(noise, self.spec))
+        error = self._difference(session, noise)
         return float(error.mean()), float(error.max())
+
+    def _difference(self, session: Session, picture: Array) -> Array:
+        """By how many levels the board's picture is apart from the graph's, pixel by pixel."""
+        return np.abs(self.seen(session, picture) * self.std + self.mean - load_pixels(picture, self.spec))
 
 
 def _ramp(height: int, width: int, channels: int) -> Array:

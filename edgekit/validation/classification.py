@@ -17,6 +17,7 @@ TOP = 5
 FEWEST = 50  # labelled samples: of fewer good answers may be right by chance
 # Standard errors, and Cohen's kappa: within these of none, answers and labels have nothing in common.
 CLEARLY, BY_CHANCE = 3.0, 0.3
+SURELY = 2.0  # standard errors, for a gate
 LOGIT = "its single score is no probability but a logit: from 0 on it stands for the second class"
 
 
@@ -59,10 +60,10 @@ class Classification:
                 truth=str(self._data.path),
             )
         hits = self._hits("top-1 accuracy", 1)
-        if len(self._labels) >= FEWEST and by_chance(np.array([first for first, *_ in self._best[0]]), self._labels):
+        if self._guesses():
             self.notes.append(
-                f"no accuracy: float itself is right in {hits.float_value:.1%} of {hits.n} samples, no more than by "
-                "chance: are they scaled as the model was trained, and the labels in the order of its outputs?"
+                f"no accuracy: float itself is right in {hits.float_value:.1%} of {hits.n} samples, not clearly more "
+                "than by chance: are they scaled as the model was trained, and the labels in the order of its outputs?"
             )
             return ()
         found = [hits]
@@ -74,6 +75,19 @@ class Classification:
             found.append(metric.of_statistics("AUC", len(second), one, other))
         return tuple(found)
 
+    def _guesses(self) -> bool:
+        """Whether float's answers have to do with the labels by chance only: of two classes its scores, of which none
+        may reach the second.
+        """
+        if len(self._labels) < FEWEST:
+            return False
+        counts = [self._labels.count(label) for label in (0, 1)]
+        if self._classes == 2 and all(counts):
+            ranked = metric.auc(self._margins[0], [label == 1 for label in self._labels])(np.ones(len(self._labels)))
+            # Of ranks that are dealt out (Mann and Whitney).
+            return abs(ranked - 0.5) < SURELY * math.sqrt((sum(counts) + 1) / (12 * math.prod(counts)))
+        return by_chance(np.array([first for first, *_ in self._best[0]]), self._labels, SURELY)
+
     def _hits(self, name: str, count: int) -> Metric:
         one, other = (
             [label in ranked[:count] for label, ranked in zip(self._labels, ranks, strict=True)] for ranks in self._best
@@ -81,8 +95,10 @@ class Classification:
         return metric.of_means(name, one, other)
 
 
-def by_chance(best: Array, labels: Sequence[int | None]) -> bool:
-    """Whether the best classes are right no more often than if they were dealt out anew. One label tells nothing."""
+def by_chance(best: Array, labels: Sequence[int | None], clearly: float = CLEARLY) -> bool:
+    """Whether the best classes are right no more often than if they were dealt out anew, by so many standard errors.
+    One label tells nothing.
+    """
     right = np.array(labels, int)
     known = np.unique(right)
     if len(known) < 2:
@@ -90,7 +106,7 @@ def by_chance(best: Array, labels: Sequence[int | None]) -> bool:
     hits = float((best == right).mean())
     chance = float(sum((best == label).mean() * (right == label).mean() for label in known))
     spread = math.sqrt(chance * (1 - chance) / len(right))
-    return hits <= chance + CLEARLY * spread and hits - chance < BY_CHANCE * (1 - chance)
+    return hits <= chance + clearly * spread and hits - chance < BY_CHANCE * (1 - chance)
 
 
 def best(scores: Array, middle: float) -> list[int]:

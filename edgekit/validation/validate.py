@@ -220,10 +220,11 @@ def check(validation: Validation, thresholds: Thresholds) -> None:
     if thresholds.max_accuracy_drop is not None:
         if not validation.metrics:
             why = "no task was declared" if validation.task == "raw" else "the data have no labels and no truth"
-            said = next((note for note in validation.notes if note.startswith("no accuracy")), why)
+            said = next((note for note in validation.notes if note.startswith("no accuracy")), None)
+            ways = "give data whose classes and values are the model's" if said else RIGHT[validation.task]
             raise UserError(
-                f"the loss of a {validation.task} model cannot be judged: {said}",
-                hint=f"{RIGHT[validation.task]}; or leave the threshold out",
+                f"the loss of a {validation.task} model cannot be judged: {said or why}",
+                hint=f"{ways}; or leave the threshold out",
                 task=validation.task,
             )
         judged = validation.metrics[0]

@@ -15,8 +15,15 @@ SCALED = "sub:0"  # the shared graph's pixels as its first convolution takes the
 SIZE = 320
 
 
-def looped(frozen: Path, output: Path, *, encoded: bool = False, resize: Callable[[Any], Any] | None = None) -> Path:
-    """A frozen graph whose input is `image_tensor` (any size), or `encoded_image_string_tensor`."""
+def looped(
+    frozen: Path,
+    output: Path,
+    *,
+    encoded: bool = False,
+    resize: Callable[[Any], Any] | None = None,
+    taken: tuple[int | None, int | None] = (None, None),
+) -> Path:
+    """A frozen graph whose input is `image_tensor` (any size, or `taken`), or `encoded_image_string_tensor`."""
     import tensorflow as tf
 
     v1 = tf.compat.v1
@@ -28,7 +35,7 @@ def looped(frozen: Path, output: Path, *, encoded: bool = False, resize: Callabl
                 pictures = tf.map_fn(lambda one: tf.io.decode_image(one, 3, expand_animations=False), files, tf.uint8)
                 pictures.set_shape([None, None, None, 3])
             else:
-                pictures = v1.placeholder(tf.uint8, [None, None, None, 3], "image_tensor")
+                pictures = v1.placeholder(tf.uint8, [None, *taken, 3], "image_tensor")
             _detect(frozen, pictures, resize or _stretch)
             graph = v1.graph_util.extract_sub_graph(whole.as_graph_def(), list(OUTPUTS))
             output.write_bytes(graph.SerializeToString())

@@ -12,6 +12,7 @@ import pytest
 from edgekit.conversion import integer, layers, observer
 from edgekit.conversion.observer import Observer
 from edgekit.models import flatbuffer, operators
+from edgekit.models import ranges as limits
 from tests.fixtures.make_models import as_float, classifier
 
 Ranges = dict[str, tuple[float, float]]
@@ -154,7 +155,8 @@ def test_tensors_that_do_not_fit_together_are_left_to_tensorflow(
     assert found == integer.Calibrated(by_tensorflow(content, rows), None)
 
 
-def test_units_that_never_answer_do_not_stop_the_others() -> None:
+@pytest.mark.parametrize("clip", [False, True])
+def test_units_that_never_answer_do_not_stop_the_others(*, clip: bool) -> None:
     """XNNPACK loads a convolution whose output was zero throughout; with TensorFlow's range it does not."""
     import tensorflow as tf
     from ai_edge_litert.interpreter import Interpreter
@@ -169,7 +171,12 @@ def test_units_that_never_answer_do_not_stop_the_others() -> None:
     concrete = tf.function(network).get_concrete_function(tf.TensorSpec([1, 8, 8, 3], tf.float32))
     content = tf.lite.TFLiteConverter.from_concrete_functions([concrete]).convert()
     rows = samples(content)
-    made = int8(integer.calibrate(content, lambda: iter(rows)).content)
+    calibrated = integer.calibrate(content, lambda: iter(rows)).content
+    seen = {
+        name: (range_.low, range_.high)
+        for name, range_ in layers.ranges(content, operators.operators(content), rows, 99.99).items()
+    }
+    made = int8(limits.clipped(calibrated, seen) if clip else calibrated)
     interpreter = Interpreter(model_content=made)
     interpreter.allocate_tensors()
     (given,), (answer,) = interpreter.get_input_details(), interpreter.get_output_details()
@@ -179,6 +186,22 @@ def test_units_that_never_answer_do_not_stop_the_others() -> None:
     scale, zero = answer["quantization"]
     got = (interpreter.get_tensor(answer["index"]).astype(np.float32) - zero) * scale
     np.testing.assert_allclose(got, rows[0][0] / 2, atol=3 * scale)
+
+
+def test_a_tensor_without_any_number_is_named() -> None:
+    import tensorflow as tf
+
+    def network(x: Any) -> Any:
+        lost = tf.math.log(-tf.abs(x) - 1.0)
+        return tf.where(x > 1e9, lost, x * 2.0)
+
+    concrete = tf.function(network).get_concrete_function(tf.TensorSpec([1, 4], tf.float32))
+    content = tf.lite.TFLiteConverter.from_concrete_functions([concrete]).convert()
+    rows = samples(content)
+    found = integer.calibrate(content, lambda: iter(rows))
+    assert found.ranges is not None
+    (name,) = limits.endless(found.content)
+    assert "Log" in name
 
 
 def test_values_that_are_no_numbers_are_not_counted() -> None:

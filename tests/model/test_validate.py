@@ -13,10 +13,12 @@ from edgekit_runtime.engine import Engine
 from edgekit_runtime.preprocess import load_pixels, to_real
 
 from edgekit.conversion.record import Files
+from edgekit.datasets.dataset import Sample, open_dataset
 from edgekit.datasets.declaration import declare
 from edgekit.errors import CheckFailed, UserError
 from edgekit.profiles.profile import DeviceProfile
 from edgekit.validation import metric
+from edgekit.validation.classification import Classification
 from edgekit.validation.metric import Metric
 from edgekit.validation.validate import Thresholds, Validation, check, validate, validate_conversion
 from tests.model.conftest import COLOURS, Converted, colour_pictures
@@ -179,9 +181,24 @@ def test_an_accuracy_that_float_itself_has_by_chance_proves_nothing(tmp_path: Pa
         return
     assert found.metrics == ()
     (note,) = [note for note in found.notes if note.startswith("no accuracy: float itself is right in")]
-    assert "no more than by chance" in note
+    assert "not clearly more than by chance" in note
     with pytest.raises(UserError, match="cannot be judged: no accuracy: float itself"):
         check(found, Thresholds(max_accuracy_drop=0.01))
+
+
+def test_of_two_classes_the_ranks_tell_whether_it_is_chance(tmp_path: Path) -> None:
+    """Few positives, none of which reaches a half: the best class is always the first, and yet the score knows them."""
+    np.savez(tmp_path / "data.npz", x=np.zeros((600, 1), np.float32), y=np.arange(600) % 2)
+    data = open_dataset(tmp_path / "data.npz")
+    for kind, told in (("ranked", True), ("dealt", False)):
+        score = Classification(data, 1, 0.5)
+        rng = np.random.default_rng(0)
+        for number in range(600):
+            label = int(number % 20 == 0)
+            value = rng.normal(0.1 + 0.2 * label * (kind == "ranked"), 0.02)
+            out = [np.array([[value]], np.float32)]
+            score.add(Sample(str(number), str(number), (), label), out, out)
+        assert [one.name for one in score.metrics()] == (["top-1 accuracy", "AUC"] if told else [])
 
 
 def test_labels_without_a_task_are_not_called_missing(tmp_path: Path) -> None:
