@@ -37,7 +37,7 @@ def clipped(calibrated: bytes, ranges: Mapping[str, tuple[float, float]]) -> byt
         range_, found = tensor.Quantization(), ranges.get((tensor.Name() or b"").decode())
         if range_ is None or found is None or range_.MinLength() != 1 or range_.MaxLength() != 1:
             continue
-        if found[0] >= found[1]:  # zero throughout: its range is no more than something that can be stored
+        if found[0] == found[1]:  # zero throughout: its range is no more than something that can be stored
             continue
         # schema.fbs: QuantizationParameters begins with the vectors min and max
         for field, value in ((4, max(found[0], range_.Min(0))), (6, min(found[1], range_.Max(0)))):

@@ -229,8 +229,9 @@ def _shake_hands(target: SshTarget, stream: Any, timeouts: Timeouts, via: list[L
         raise
     link = Link(target, transport, meter, timeouts.stall, via)
     transport.set_log_channel(_LOG)
-    transport.banner_timeout = transport.handshake_timeout = timeouts.connect
-    transport.auth_timeout = 4 * timeouts.auth  # the watchdog is to be first
+    # Whoever waits here, and the watchdog, are to be first: paramiko's own ends look like a server that hangs up.
+    transport.banner_timeout = transport.handshake_timeout = 4 * timeouts.connect
+    transport.auth_timeout = 4 * timeouts.auth
     transport.clear_to_send_timeout = 4 * timeouts.stall
     _prefer_known_types(transport, target)
     done = threading.Event()
