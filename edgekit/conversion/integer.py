@@ -76,16 +76,17 @@ def quantize(
     return bytes(convert.deduplicate_readonly_buffers(content))
 
 
-def int16x8(float_model: bytes, samples: Samples) -> bytes:
+def int16x8(calibrated: bytes) -> bytes:
     """Activations in 16 bits, weights in 8; float at both ends and where there is no such form.
 
-    Raises what TensorFlow and the samples raise.
+    As `Calibrator.calibrate_and_quantize` of TensorFlow, without its own calibration: what no samples were fed to
+    keeps the ranges that are written in it. Raises what TensorFlow raises.
     """
-    import tensorflow as tf
+    import numpy as np
     from tensorflow.lite.python import convert
     from tensorflow.lite.python.optimize import calibrator
 
-    content = calibrator.Calibrator(float_model).calibrate_and_quantize(
-        samples, tf.float32, tf.float32, True, tf.int16, tf.int64
-    )
+    ends, activations, biases = (np.dtype(name).num for name in ("float32", "int16", "int64"))
+    quantizer = calibrator.Calibrator(calibrated)._calibrator
+    content = quantizer.QuantizeModel(ends, ends, True, activations, biases, False, False)
     return bytes(convert.deduplicate_readonly_buffers(content))

@@ -1,15 +1,13 @@
 """The worker's side of a repair: builds one candidate of the ladder from what the conversion has left in its folder."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from edgekit_runtime import schema
-from edgekit_runtime.manifest import TensorSpec
 
-from edgekit.conversion import fence, integer, lowering, quantize, samples
+from edgekit.conversion import fence, integer, lowering, quantize
 from edgekit.conversion.layers import REPORT, LayerReport
-from edgekit.datasets.dataset import open_dataset
 from edgekit.errors import UserError
 from edgekit.models import flatbuffer, ranges
 from edgekit.models.operators import forming_outputs
@@ -43,7 +41,7 @@ def build(request: Request, progress: Progress) -> tuple[str, ...]:
         if request.rung in ("dynamic-range", "float16"):
             content = lowering.without_data(folder, half=request.rung == "float16")
         elif request.rung == "int16x8":
-            content = integer.int16x8((folder / quantize.FLOAT).read_bytes(), _samples(request, progress))
+            content = integer.int16x8((folder / quantize.CALIBRATED).read_bytes())
         else:
             content = _int8(request, folder)
     content = flatbuffer.real_inputs(flatbuffer.named(content, request.made.input_names))
@@ -85,14 +83,3 @@ def _int8(request: Request, folder: Path) -> bytes:
         float_nodes=nodes | fences,
     )
     return fence.take_out(content, len(fences))
-
-
-def _samples(request: Request, progress: Progress) -> integer.Samples:
-    asked, made = request.conversion, request.made
-    float_model = flatbuffer.read(Path(asked.folder) / quantize.FLOAT)
-    inputs: tuple[TensorSpec, ...] = tuple(
-        replace(spec, name=name) for spec, name in zip(float_model.inputs, made.input_names, strict=True)
-    )
-    data = open_dataset(Path(asked.data), None if made.detection else asked.declaration.labels)
-    stream = data.stream(inputs, made.preprocess, count=asked.samples, seed=asked.seed)
-    return samples.calibrating(stream, made.preprocess, progress)

@@ -167,7 +167,8 @@ class TestInspect:
 
     def test_what_a_repair_makes_has_the_name_of_its_candidate(self, colours: Converted) -> None:
         samples = [[np.full((1, 16, 16, 3), level, np.float32)] for level in (-1, 1)]
-        made = integer.int16x8(Files.of(colours.path).float.read_bytes(), lambda: iter(samples))
+        calibrated = integer.calibrate(Files.of(colours.path).float.read_bytes(), lambda: iter(samples)).content
+        made = integer.int16x8(calibrated)
         assert flatbuffer.parse(made).quantization == "int16x8"
 
     def test_weights_in_8_bits_alone_are_dynamic_range(self, saved: Callable[..., Path], tmp_path: Path) -> None:
