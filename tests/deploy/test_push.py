@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.deploy.boards import OLD_PYTHON, Board
-from tests.deploy.conftest import EMULATED, Stock
+from tests.deploy.conftest import ANY_PROCESSOR, EMULATED, Stock
 from tests.deploy.kit import Answer, User, answer
 from tests.tcp_proxy import TcpProxy
 
@@ -65,6 +65,7 @@ def assert_finishes(board: Board, stock: Stock, user: User, *, resumed: bool) ->
     assert user.do("status", board.name)["staged"]["id"] == stock.first["release"]
 
 
+@ANY_PROCESSOR
 def test_a_push_whose_link_is_cut_goes_on_where_it_stopped(
     board: Board, stock: Stock, user: User, through: Callable[[TcpProxy], list[str | Path]]
 ) -> None:
@@ -78,6 +79,7 @@ def test_a_push_whose_link_is_cut_goes_on_where_it_stopped(
     assert user.do("activate", board.name)["current"]["id"] == stock.first["release"]
 
 
+@ANY_PROCESSOR
 def test_ctrl_c_ends_a_push_at_once_and_leaves_nothing_half_done(
     board: Board, stock: Stock, user: User, through: Callable[[TcpProxy], list[str | Path]]
 ) -> None:
@@ -96,6 +98,7 @@ def test_ctrl_c_ends_a_push_at_once_and_leaves_nothing_half_done(
     assert_finishes(board, stock, user, resumed=True)
 
 
+@ANY_PROCESSOR
 def test_two_pushes_at_once_end_in_one_good_release(board: Board, stock: Stock, user: User) -> None:
     both = at_once(user, board, stock.colours, stock.colours)
     for done in both:
@@ -105,6 +108,7 @@ def test_two_pushes_at_once_end_in_one_good_release(board: Board, stock: Stock, 
     assert_finishes(board, stock, user, resumed=False)
 
 
+@ANY_PROCESSOR
 def test_two_models_pushed_at_once_are_both_there(board: Board, stock: Stock, user: User) -> None:
     stock.restore(board)
     for name in ("releases", "store"):  # the runtime stays, the models go
@@ -120,6 +124,7 @@ def test_two_models_pushed_at_once_are_both_there(board: Board, stock: Stock, us
     assert names == {"colours", "light"}
 
 
+@ANY_PROCESSOR
 def test_a_board_without_space_is_told_apart_before_anything_is_sent(board: Board, stock: Stock, user: User) -> None:
     board.put_root_on(board.small)
     error = user.fail(3, "push", stock.colours, board.name)
@@ -132,6 +137,7 @@ def test_a_board_without_space_is_told_apart_before_anything_is_sent(board: Boar
     assert user.do("status", board.name)["releases"] == []
 
 
+@ANY_PROCESSOR
 def test_a_target_that_cannot_be_written_is_said_to_be_one(board: Board, stock: Stock, user: User) -> None:
     board.put_root_on(board.readonly)
     error = user.fail(3, "push", stock.colours, board.name)
@@ -140,6 +146,7 @@ def test_a_target_that_cannot_be_written_is_said_to_be_one(board: Board, stock: 
     assert "read-write" in error["hint"]
 
 
+@ANY_PROCESSOR
 @pytest.mark.parametrize(
     ("what", "damage"),
     [

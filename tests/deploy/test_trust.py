@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.deploy.boards import Board, another_key, fingerprint, write_ssh_config
+from tests.deploy.conftest import ANY_PROCESSOR
 from tests.deploy.kit import User
 from tests.ssh_fixture import free_port, make_key
 
@@ -25,6 +26,7 @@ def stranger(board: Board, tmp_path: Path, user: User) -> User:
     return someone
 
 
+@ANY_PROCESSOR
 def test_an_unknown_key_is_refused_with_the_way_to_trust_it(board: Board, stranger: User) -> None:
     error = stranger.fail(3, "status", board.name)
     assert error["type"] == "UnknownHostKey"
@@ -33,6 +35,7 @@ def test_an_unknown_key_is_refused_with_the_way_to_trust_it(board: Board, strang
     assert not stranger.trusted.exists()
 
 
+@ANY_PROCESSOR
 def test_trust_takes_the_fingerprint_that_was_announced_and_no_other(board: Board, stranger: User) -> None:
     announced = fingerprint(Path(f"{another_key(stranger.home)}.pub"))
     error = stranger.fail(2, "trust", board.name, "--fingerprint", announced)
@@ -50,6 +53,7 @@ def test_trust_takes_the_fingerprint_that_was_announced_and_no_other(board: Boar
     assert not board.root.exists()  # looking at a board changes nothing there
 
 
+@ANY_PROCESSOR
 def test_where_nobody_can_be_asked_nothing_is_trusted(board: Board, stranger: User) -> None:
     answer = stranger.run("trust", board.name)
     assert answer.status != 0
@@ -57,6 +61,7 @@ def test_where_nobody_can_be_asked_nothing_is_trusted(board: Board, stranger: Us
     assert not stranger.trusted.exists()
 
 
+@ANY_PROCESSOR
 def test_a_changed_key_is_refused_and_plain_trust_does_not_replace_it(board: Board, stranger: User) -> None:
     stranger.do("trust", board.name, "--fingerprint", board.fingerprint)
     names = stranger.trusted.read_text().split()[0]
@@ -77,6 +82,7 @@ def test_a_changed_key_is_refused_and_plain_trust_does_not_replace_it(board: Boa
     assert stranger.trusted.read_text() == before
 
 
+@ANY_PROCESSOR
 def test_a_reflashed_board_s_new_key_takes_the_old_one_s_place_under_each_of_its_names(
     board: Board, stranger: User
 ) -> None:
@@ -115,6 +121,7 @@ def test_a_reflashed_board_s_new_key_takes_the_old_one_s_place_under_each_of_its
     assert error["type"] == "RevokedHostKey"
 
 
+@ANY_PROCESSOR
 def test_a_key_that_the_board_does_not_know_is_named(board: Board, stranger: User) -> None:
     key = another_key(stranger.home)
     stranger.ssh_config.write_text(board.host_block.replace(str(board.identity), str(key)))
@@ -125,6 +132,7 @@ def test_a_key_that_the_board_does_not_know_is_named(board: Board, stranger: Use
     assert f"edgekit trust {board.alias} --install-key" in error["hint"]
 
 
+@ANY_PROCESSOR
 def test_a_closed_port_is_a_clear_refusal(board: Board, stranger: User) -> None:
     port = free_port()
     stranger.ssh_config.write_text(board.host_block.replace(f"Port {board.port}", f"Port {port}"))
@@ -147,6 +155,7 @@ def test_a_name_that_does_not_exist_is_said_to_be_one(tmp_path: Path) -> None:
     assert (error["type"], error["fields"]["reason"]) == ("Unreachable", "dns")
 
 
+@ANY_PROCESSOR
 def test_where_there_is_no_terminal_askpass_opens_an_encrypted_key(board: Board, stranger: User) -> None:
     locked, askpass = stranger.home / "locked", stranger.home / "askpass"
     locked.write_bytes(board.identity.read_bytes())
