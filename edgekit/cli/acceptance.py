@@ -96,6 +96,12 @@ class Acceptance:
                     failure.message = f"{one.made.record.profile}: {failure.message}"
                 raise
 
+    def refuse(self, failure: CheckFailed) -> None:
+        """Write the page of a repair that has found nothing; of any other failure there is none."""
+        if self.report is not None and "candidates" in failure.fields:
+            files.write(self.report, conversion_page.refused(self.source.model.name, failure))
+            show.say(f"wrote {self.report}")
+
     def show(self) -> None:
         """What was tried, for people."""
         for one in self.tried:

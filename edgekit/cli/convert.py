@@ -104,7 +104,8 @@ def convert(
                 progress=update,
                 log=default_log(),
             )
-    except CheckFailed:
+    except CheckFailed as failure:
+        wanted.refuse(failure)
         if wanted.tried and not json:
             wanted.show()
             show.say(f"{output} is not written, and what was there is as it was")

@@ -6,11 +6,14 @@ import math
 from collections.abc import Sequence
 from html import escape
 
+from edgekit_runtime import schema
+
 from edgekit.conversion.candidate import Candidate
 from edgekit.conversion.evidence import Evidence
 from edgekit.conversion.layers import Histogram, LayerError, LayerReport
 from edgekit.conversion.pruning import Pruning
 from edgekit.conversion.record import Conversion
+from edgekit.errors import CheckFailed
 from edgekit.reports import examples_section
 from edgekit.reports.page import COLORS, document, table
 from edgekit.validation.validate import Validation
@@ -35,10 +38,22 @@ def render(made: Conversion, result: Validation, evidence: Evidence) -> str:
         *_pruned(evidence.pruning),
     ]
     if len(made.candidates) > 1:
-        parts += ["<h2>What was tried</h2>", _candidates(made.candidates, made.kind), _frontier(made.candidates, made)]
+        parts += _tried(made.candidates, made.kind, made.float_size)
     parts += examples_section.parts(evidence.examples, made.kind, made.preprocess)
     parts += _layers(evidence.layers, "" if evidence.layers_of == made.kind else f" of {evidence.layers_of}, not taken")
     return document(f"{made.name}: {made.kind}", parts)
+
+
+def refused(model: str, failure: CheckFailed) -> str:
+    """The page of a repair of which no candidate fits."""
+    candidates = [schema.read(Candidate, one, "candidates") for one in failure.fields["candidates"]]
+    title = f"{model}: not converted"
+    told = [f'<p class="warn">{escape(failure.message)}</p>', f"<p>{escape(failure.hint or '')}</p>"]
+    return document(title, [f"<h1>{escape(title)}</h1>", *told, *_tried(candidates)])
+
+
+def _tried(candidates: Sequence[Candidate], taken: str | None = None, float_size: int = 0) -> list[str]:
+    return ["<h2>What was tried</h2>", _candidates(candidates, taken), _frontier(candidates, taken, float_size)]
 
 
 def _pruned(found: Pruning | None) -> list[str]:
@@ -84,7 +99,7 @@ def _costs(result: Validation) -> str:
     return table(("", "FP32", "converted", ""), rows)
 
 
-def _candidates(candidates: Sequence[Candidate], taken: str) -> str:
+def _candidates(candidates: Sequence[Candidate], taken: str | None) -> str:
     rows = [
         (
             f"{one.name} (taken)" if one.name == taken else one.name,
@@ -99,12 +114,12 @@ def _candidates(candidates: Sequence[Candidate], taken: str) -> str:
     return table(("", "size", f"loses of {metric}", "time / float here", ""), rows)
 
 
-def _frontier(candidates: Sequence[Candidate], made: Conversion) -> str:
+def _frontier(candidates: Sequence[Candidate], taken: str | None, float_size: int) -> str:
     """Size to the right, loss upwards (logarithmic): the lower left is what everybody wants."""
     points = [(one, one.size, max(one.drop, 1e-5)) for one in candidates if one.drop is not None and one.size]
     if len(points) < 2:
         return ""
-    height, left, largest = 260, 70, max(made.float_size, *(size for _, size, _ in points))
+    height, left, largest = 260, 70, max(float_size, *(size for _, size, _ in points))
     steps = [10.0**power for power in range(-5, 1)]
     lines = []
     for step in steps:
@@ -113,7 +128,7 @@ def _frontier(candidates: Sequence[Candidate], made: Conversion) -> str:
         lines.append(f'<text x="0" y="{y + 4:.1f}">{step:.3%}</text>')
     for one, size, drop in points:
         x, y = left + (_WIDTH - left - 110) * size / largest, _height(drop, height)
-        color = COLORS[2] if one.name == made.kind else COLORS[0]
+        color = COLORS[2] if one.name == taken else COLORS[0]
         lines.append(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="5" fill="{color}"/>')
         lines.append(f'<text x="{x + 8:.1f}" y="{y + 4:.1f}">{escape(one.name)}</text>')
     return _svg(height + 20, lines)

@@ -307,8 +307,13 @@ class TestRepair:
         model, words = piano
         text = (repository / "device_profiles/host.toml").read_text("utf-8")
         (edgekit.cwd / "host.toml").write_text(text + "int8_only = true\n")
-        ended = edgekit("convert", model, "-p", "host.toml", *words, "--max-drop", "1%", code=1)
+        ended = edgekit("convert", model, "-p", "host.toml", *words, "--max-drop", "1%", "--report", "p.html", code=1)
         assert ended.out == ""
+        assert sorted(path.suffix for path in edgekit.cwd.iterdir()) == [".html", ".npy", ".toml"]
+        page = (edgekit.cwd / "p.html").read_text("utf-8")
+        assert page.count("(DIV) failed to invoke") == 1
+        assert "no candidate loses at most 1" in page
+        assert "above 1.00 %: INT8, with ranges" in page
         assert "candidates, none of them taken" in ended.err
         said = " ".join(ended.err.split())
         assert "(DIV) failed to invoke" in said.partition("error:")[0]
