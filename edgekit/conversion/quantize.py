@@ -172,17 +172,7 @@ def quantize(request: Request, progress: Progress) -> tuple[Quantized, ...]:
     stream = data.stream(inputs, preprocess, count=request.samples, seed=request.seed)
     with failures(model, given=opened.fixed):
         seen = integer.calibrate(float_model, samples.calibrating(stream, preprocess, progress))
-    calibrated = seen.content
-    if names := ranges.endless(calibrated):
-        raise UserError(
-            f"{model}: computes values without end, or that are no numbers, of the calibration data: {names[0]}",
-            hint="is the declared range the one that the model was trained on?",
-            tensors=list(names),
-        )
-    (folder / CALIBRATED).write_bytes(calibrated)
-    if seen.ranges is not None:
-        seen.ranges[: int(samples.widens_first(preprocess))] = np.nan
-        np.save(folder / RANGES, seen.ranges)
+    calibrated = _keep(model, seen, preprocess, folder)
     built = [_int8(request, number, calibrated, folder) for number in range(len(request.encodings))]
     progress("quantize", 1, 1)
     if opened.detector is not None:
@@ -215,6 +205,21 @@ def quantize(request: Request, progress: Progress) -> tuple[Quantized, ...]:
         )
 
     return tuple(told(number, *one) for number, one in enumerate(built))
+
+
+def _keep(model: Path, seen: integer.Calibrated, preprocess: Preprocess | None, folder: Path) -> bytes:
+    """Leave in the folder what calibration has seen. Raises UserError for what no 8 bits can store."""
+    if names := ranges.endless(seen.content):
+        raise UserError(
+            f"{model}: computes values without end, or that are no numbers, of the calibration data: {names[0]}",
+            hint="is the declared range the one that the model was trained on?",
+            tensors=list(names),
+        )
+    (folder / CALIBRATED).write_bytes(seen.content)
+    if seen.ranges is not None:
+        seen.ranges[: int(samples.widens_first(preprocess))] = np.nan
+        np.save(folder / RANGES, seen.ranges)
+    return seen.content
 
 
 def prepare(model: Path, form: str, declared: Declaration, data: Path, folder: Path, *, trust_code: bool) -> Prepared:
