@@ -110,7 +110,7 @@ def open_source(
 
 
 def _open_saved_model(path: Path, found: savedmodel.Graph, folder: Path, *, whole: bool) -> Opened:
-    as_it_is = found.version == 2 and (whole or not found.suppresses)
+    as_it_is = found.version == 2 and (whole or not found.suppresses) and not found.flagged
     if as_it_is and not found.prepares:
         return _saved_model(path, path, folder, found)
     try:
@@ -118,7 +118,7 @@ def _open_saved_model(path: Path, found: savedmodel.Graph, folder: Path, *, whol
         if as_it_is and _picture(path, frozen) is None:
             return _saved_model(path, path, folder, found)
     except UserError as refused:
-        if found.version == 2 or found.suppresses:
+        if found.version == 2 or found.suppresses or found.flagged:
             raise
         # What TensorFlow 1's session cannot freeze TensorFlow 2 may load: conditions that are functions, for example.
         try:

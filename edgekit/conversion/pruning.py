@@ -202,6 +202,8 @@ def _value(shape: Sequence[int | None], dtype: str, known: tuple[int, ...] | Non
         return picture.feed(random.integers(0, 256, picture.blank().shape, np.uint8))
     if dtype == "string":
         raise UserError("an input takes text")
+    if dtype == "bool" and not shape:
+        return np.False_  # a flag, as of training
     same = known if known is not None and len(known) == len(shape) else (_ANY,) * len(shape)
     whole = [same[axis] if size is None else size for axis, size in enumerate(shape)]
     if whole and shape[0] is None:

@@ -10,7 +10,7 @@ from typing import Any
 from edgekit_runtime.manifest import DTYPES, TensorSpec
 
 from edgekit.errors import UserError
-from edgekit.models import detector, graph, picture_input
+from edgekit.models import detector, graph, inference, picture_input
 from edgekit.models.graph import FrozenGraph
 from edgekit.models.source import COPY_AGAIN, SAVED_MODEL, SAVED_MODEL_TEXT
 
@@ -35,7 +35,7 @@ class Graph:
     "serving_default".
     `constants` counts the numbers held in the graph itself; `code` names the operators that are code or touch files;
     `version` is 1 for TensorFlow 1's kind, which holds no objects; `suppresses` says that it selects boxes,
-    `prepares` that it decodes or loops over pictures.
+    `prepares` that it decodes or loops over pictures, `flagged` that a flag of training is among its inputs.
     """
 
     version: int
@@ -49,6 +49,7 @@ class Graph:
     tensorflow: str
     suppresses: bool
     prepares: bool
+    flagged: bool
 
 
 def read(path: Path, signature: str | None = None) -> Graph:
@@ -76,7 +77,15 @@ def read(path: Path, signature: str | None = None) -> Graph:
         tensorflow=chosen.meta_info_def.tensorflow_version,
         suppresses=detector.suppresses(chosen.graph_def),
         prepares=picture_input.prepares(chosen.graph_def),
+        flagged=name in public and any(map(_is_flag, public[name].inputs.values())),
     )
+
+
+def _is_flag(info: Any) -> bool:
+    """Whether an input is a single truth, which is nothing of a sample: `inference.flags` says what it is."""
+    import tensorflow as tf
+
+    return bool(info.dtype == tf.bool.as_datatype_enum and not info.tensor_shape.dim)
 
 
 def _parsed(path: Path) -> Any:
@@ -119,7 +128,7 @@ def require_signature(path: Path, found: Graph) -> None:
 def serving_signature(path: Path, found: Graph) -> Signature:
     """The signature that is converted: see Graph. Raises UserError for one that there is not, or not of numbers."""
     require_signature(path, found)
-    inputs = tuple(_spec(path, name, info) for name, info in sorted(found.serving.inputs.items()))
+    inputs = tuple(_spec(path, name, info) for name, info in sorted(found.serving.inputs.items()) if not _is_flag(info))
     outputs = tuple(_spec(path, name, info, given=False) for name, info in sorted(found.serving.outputs.items()))
     if not inputs or not outputs:
         raise UserError(f"{path}: the signature '{found.name}' has {len(inputs)} inputs and {len(outputs)} outputs")
@@ -171,4 +180,9 @@ def freeze(path: Path, loaded: Any, name: str, *, lower_loops: bool = True) -> F
         key: tensor.name for key, tensor in zip(sorted(signature.structured_outputs), constant.outputs, strict=True)
     }
     frozen = constant.graph.as_graph_def()
-    return FrozenGraph(frozen, inputs, outputs, nodes_before=len(frozen.node))
+    nodes = len(frozen.node)
+    flags = {name: value for name, value in inference.flags(frozen).items() if name in inputs}
+    if flags:
+        inputs = {key: tensor for key, tensor in inputs.items() if key not in flags}
+        frozen = inference.pruned(path, frozen, inputs.values(), outputs.values(), flags)
+    return FrozenGraph(frozen, inputs, outputs, inference.note(flags), nodes_before=nodes)

@@ -20,8 +20,8 @@ def freeze(path: Path, found: Graph) -> FrozenGraph:
             v1.saved_model.load(session, found.tags or [SERVE_TAG], str(path))
             ends = sorted({graph.node_name(name) for name in outputs.values()})
             whole = imported.as_graph_def()
-            given = {graph.node_name(name) for name in inputs.values()}
-            flags = {name: value for name, value in inference.flags(whole).items() if name not in given}
+            flags = inference.flags(whole)
+            inputs = {name: tensor for name, tensor in inputs.items() if graph.node_name(tensor) not in flags}
             whole = inference.decided(whole, flags)
             constant = v1.graph_util.convert_variables_to_constants(session, whole, ends)
             constant, dropouts = dropout.remove(constant)

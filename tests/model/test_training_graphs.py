@@ -391,3 +391,56 @@ def test_a_graph_that_begins_with_its_weights_is_one(tmp_path: Path) -> None:
         tf.matmul(place([None, 192], "x"), matrix, name="y")
     (tmp_path / "m.pb").write_bytes(whole.as_graph_def().SerializeToString())
     assert recognise(tmp_path / "m.pb") == "graph-def"
+
+
+def flagged_1(folder: Path, given: np.ndarray) -> np.ndarray:
+    """A SavedModel of TensorFlow 1 whose signature has the flag; returns what it answers in inference."""
+    import tensorflow as tf
+
+    v1 = tf.compat.v1
+    v1.disable_control_flow_v2()
+    try:
+        with v1.Graph().as_default(), v1.Session() as session:
+            x, flag = v1.placeholder(tf.float32, (None, 8), name="x"), v1.placeholder(tf.bool, name="is_training")
+            inner = x @ weights(8, 4)
+            end = tf.nn.softmax(tf.cond(flag, lambda: tf.nn.dropout(inner, rate=0.5), lambda: inner * 3.0))
+            session.run(v1.global_variables_initializer())
+            v1.saved_model.simple_save(session, str(folder), {"x": x, "training": flag}, {"scores": end})
+            return np.asarray(session.run(end, {x: given, flag: False}))
+    finally:
+        v1.enable_control_flow_v2()
+
+
+def flagged_2(folder: Path, given: np.ndarray) -> np.ndarray:
+    """The same of TensorFlow 2, whose branches are functions with variables of their own."""
+    import tensorflow as tf
+
+    module = tf.Module()
+    module.one, module.other = (tf.Variable(RNG.normal(0, 0.5, (8, 4)).astype(np.float32)) for _ in range(2))
+
+    def serve(x: Any, training: Any) -> dict[str, Any]:
+        seen = tf.cond(training, lambda: tf.nn.dropout(x @ module.one, 0.5), lambda: x @ module.other)
+        return {"scores": tf.nn.softmax(seen)}
+
+    module.serve = tf.function(serve).get_concrete_function(
+        tf.TensorSpec((None, 8), tf.float32, name="x"), tf.TensorSpec((), tf.bool, name="training")
+    )
+    tf.saved_model.save(module, str(folder), signatures=module.serve)
+    return np.asarray(module.serve(tf.constant(given), tf.constant(False))["scores"])
+
+
+@pytest.mark.parametrize("saved", [flagged_1, flagged_2])
+def test_a_signature_may_ask_whether_it_is_training(
+    tmp_path: Path, saved: Callable[[Path, np.ndarray], np.ndarray]
+) -> None:
+    given = RNG.normal(0, 1, (3, 8)).astype(np.float32)
+    wanted = saved(tmp_path / "model", given)
+    (tmp_path / "work").mkdir()
+    opened = open_source(tmp_path / "model", "saved-model", tmp_path / "work", trust_code=False)
+    assert [spec.name for spec in opened.inputs] == ["x"]
+    assert any("is false in inference" in note for note in opened.notes)
+    assert opened.part is not None
+    (answer,) = Session(tmp_path, opened.part.graph).run(
+        list(opened.part.outputs.values()), {opened.part.inputs["x"]: given}
+    )
+    np.testing.assert_allclose(answer, wanted, atol=1e-6)
