@@ -286,6 +286,14 @@ def _require_usable(model: Path, ready: Prepared, float_model: bytes) -> None:
             hint="declare task = 'raw', or export it with its scores alone",
             key="task",
         )
+    (single, *_) = found.outputs
+    if classifies and not ready.detects and single.dtype in ("int32", "int64"):
+        raise UserError(
+            f"{model}: declared a classification, but its output {single.name} is the number of the best class, "
+            "without any score to compare",
+            hint="declare task = 'raw', or export it with its scores instead",
+            key="task",
+        )
 
 
 def _int8(request: Request, number: int, calibrated: bytes, folder: Path) -> tuple[tuple[str, ...], str | None]:

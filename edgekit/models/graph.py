@@ -160,6 +160,13 @@ def is_variable(node: Any) -> bool:
     return node.op in ("Variable", "VariableV2", "VarHandleOp")
 
 
+def is_of_classes(name: str, nodes: Mapping[str, Any]) -> bool:
+    """Whether a node is an ArgMax, perhaps in another dtype."""
+    while nodes[name].op in ("Cast", "Identity"):
+        name = node_name(nodes[name].input[0])
+    return bool(nodes[name].op == "ArgMax")
+
+
 def in_order(graph: Any) -> list[Any]:
     """The nodes, each after all that it takes but for what a loop brings around."""
     nodes = {node.name: node for node in graph.node}

@@ -15,7 +15,9 @@ from edgekit.models.graph import (
     FrozenGraph,
     all_nodes,
     ancestors,
+    imported,
     in_order,
+    is_of_classes,
     is_variable,
     node_name,
     short_names,
@@ -57,12 +59,29 @@ def read(path: Path) -> FrozenGraph:
     feeds = [node.name for node in graph.node if node.op in PLACEHOLDERS]
     if not feeds or not set(ends) - set(feeds):
         raise UserError(f"{path}: has {len(feeds)} inputs (placeholders) and {len(ends)} outputs")
-    outputs = [name for name in ends if name not in feeds]
+    outputs, chosen = _scored(path, graph, [name for name in ends if name not in feeds])
     # They are written last: a file that was cut between two nodes has none. Some old tools have left them out, too.
     whole = graph.HasField("versions")
-    notes = (*inference.note(flags), *dropout.note(dropouts))
+    notes = (*inference.note(flags), *dropout.note(dropouts), *chosen)
     notes += () if whole else ("the graph does not end as TensorFlow ends its files: is it the whole file?",)
     return FrozenGraph(graph, short_names(feeds), short_names(outputs), notes, nodes_before=nodes)
+
+
+def _scored(path: Path, graph: Any, outputs: list[str]) -> tuple[list[str], tuple[str, ...]]:
+    """The outputs, but for the number of a sample's best class its scores, which tell what INT8 costs, and notes of
+    that. A map of classes, as of a segmentation, stays.
+    """
+    nodes = {node.name: node for node in graph.node}
+    found, notes = [], []
+    for name in outputs:
+        of, whole = name, None
+        if is_of_classes(name, nodes):
+            whole = imported(path, graph).graph.get_tensor_by_name(f"{name}:0").shape.rank
+        while whole == 1 and is_of_classes(of, nodes):
+            of = node_name(nodes[of].input[0])
+        found.append(of)
+        notes += [f"of its best class, {name}, the scores are taken: {of}"] if of != name else []
+    return list(dict.fromkeys(found)), tuple(notes)
 
 
 def _above(graph: Any, name: str) -> list[Any]:

@@ -107,16 +107,9 @@ def _trained(meta: Any) -> set[str]:
 
 def _scores(name: str, nodes: dict[str, Any], parts: dict[str, frozenset[str]]) -> str:
     """Of a best class the scores that it is the best of; other nodes as they are."""
-    while nodes[name].op in ("ArgMax", "Cast", "Identity") and _is_of_classes(name, nodes):
+    while nodes[name].op in ("ArgMax", "Cast", "Identity") and graph.is_of_classes(name, nodes):
         name = _only(name, nodes, parts) or name
     return name
-
-
-def _is_of_classes(name: str, nodes: dict[str, Any]) -> bool:
-    """Whether it is an ArgMax, perhaps in another dtype."""
-    while nodes[name].op in ("Cast", "Identity"):
-        name = node_name(nodes[name].input[0])
-    return bool(nodes[name].op == "ArgMax")
 
 
 def _read(name: str, nodes: dict[str, Any], parts: dict[str, frozenset[str]]) -> str:

@@ -13,8 +13,9 @@ from edgekit_runtime.engine import Engine
 
 from edgekit.conversion import convert
 from edgekit.conversion.record import Files
+from edgekit.datasets.declaration import declare
 from edgekit.errors import UserError
-from edgekit.models import checkpoint, inference
+from edgekit.models import checkpoint, graph_def, inference
 from edgekit.models.inspection import inspect
 from edgekit.models.source import checkpoint_prefix, open_model
 from edgekit.profiles.profile import DeviceProfile
@@ -327,3 +328,35 @@ def test_a_savedmodel_in_text_form_and_one_inside_an_export(
     convert.convert(export, profile=board, data=vectors, output=tmp_path / "m.tflite")
     (answer,) = Engine.load(Files.of(tmp_path / "m.tflite").float).infer_real([np.ones((1, 4), np.float32)])
     np.testing.assert_allclose(answer, np.full((1, 4), 3.0))
+
+
+def test_of_a_best_class_the_scores_are_taken_and_of_a_map_of_classes_the_map(tmp_path: Path) -> None:
+    import tensorflow as tf
+
+    weights = np.random.default_rng(5).normal(size=(3, 7)).astype(np.float32)
+    for shape, wanted in (((None, 3), ["scores"]), ((None, 8, 8, 3), ["best"])):
+        with tf.Graph().as_default() as graph:
+            x = tf.compat.v1.placeholder(tf.float32, shape, "x")
+            scores = tf.identity(tf.tensordot(x, weights, 1), name="scores")
+            tf.cast(tf.argmax(scores, -1), tf.int32, name="best")
+        path = tmp_path / f"{len(shape)}.pb"
+        path.write_bytes(graph.as_graph_def().SerializeToString())
+        frozen = graph_def.read(path)
+        assert list(frozen.outputs) == wanted
+        said = "of its best class, best, the scores are taken: scores"
+        assert (said in frozen.notes) is (wanted == ["scores"])
+
+
+def test_a_class_without_scores_is_no_classification(
+    board: DeviceProfile, saved: Callable[..., Path], tmp_path: Path
+) -> None:
+    import tensorflow as tf
+
+    model = saved(lambda x: tf.argmax(x * 2.0, -1), width=4)
+    np.save(tmp_path / "x.npy", np.random.default_rng(0).normal(size=(20, 4)).astype(np.float32))
+    with pytest.raises(UserError, match="is the number of the best class"):
+        convert.convert(
+            model, profile=board, data=tmp_path / "x.npy", output=tmp_path / "m.tflite",
+            declaration=declare(task="classification"), allow_float=True,
+        )  # fmt: skip
+    assert not (tmp_path / "m.tflite").exists()

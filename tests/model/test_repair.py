@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from edgekit.conversion import convert, layers, repair
 from edgekit.conversion.candidate import RUNGS, Candidate
 from edgekit.conversion.record import Conversion, Files
+from edgekit.datasets.dataset import open_dataset
 from edgekit.datasets.declaration import Declaration, declare
 from edgekit.errors import CheckFailed
 from edgekit.models import flatbuffer, operators, ranges
@@ -124,6 +125,27 @@ def test_a_profile_that_takes_int8_only_is_told_what_that_costs(
     allowed, name = more.removeprefix("--max-drop ").split("% takes ")
     assert name == best["name"]
     assert best["drop"] <= float(allowed) / 100 < best["drop"] + 1e-4
+
+
+def test_what_the_first_samples_accept_has_to_pass_with_all_of_them(
+    attempt: Callable[..., Conversion], saved: Callable[..., Path], vectors: Path, tmp_path: Path
+) -> None:
+    """Of 300 samples the 44 that are looked at last leave the range that was calibrated: INT8 knows them no more."""
+    held_out = np.random.default_rng(4).normal(size=(300, 4)).astype(np.float32).clip(-2, 2)
+    np.save(tmp_path / "held.npy", held_out)
+    last = open_dataset(tmp_path / "held.npy").order(seed=1)[repair.MAX_SAMPLES :]
+    held_out[last] = [40, 60, 0, 0]
+    np.save(tmp_path / "held.npy", held_out)
+    record = attempt(
+        saved(lambda x: x * 3.0), vectors, declare(task="classification"), max_drop=0.05,
+        held_out=tmp_path / "held.npy",
+    )  # fmt: skip
+    first, *_, last_tried = record.candidates
+    assert first.drop is not None
+    assert last_tried.drop is not None
+    assert first.drop == pytest.approx(44 / 300, abs=0.02)
+    assert (record.kind, last_tried.name) == (last_tried.name, record.kind)
+    assert last_tried.drop <= 0.05
 
 
 def test_why_a_candidate_was_passed_over_is_said() -> None:
