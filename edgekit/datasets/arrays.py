@@ -116,7 +116,7 @@ def _labels(path: Path, given: Array | None, count: int) -> tuple[int, ...] | No
     if flat.shape != (count,) or flat.dtype.kind not in "iu":
         raise UserError(
             f"{path}: labels 'y' must be {count} whole numbers, got {given.dtype} {list(given.shape)}",
-            hint="'y' is the number of each sample's class; for an input of that name give a function (FILE.py:FUNCTION)",
+            hint="'y' is each sample's class; where it is an input of the model, give a function (FILE.py:FUNCTION)",
             where=str(path),
         )
     return tuple(int(value) for value in flat)
